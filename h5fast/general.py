@@ -1,0 +1,97 @@
+"""The general path: a selection read through h5py, chunk by chunk, for what must not be read directly.
+
+h5py reads boxes well and lists element by element. So a list of rows is grouped by the chunks it falls into, one box is
+read for each chunk, and the rows are picked out of it: each chunk is decoded once, in any order of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from h5fast._selection import Selection
+
+__all__ = ["read"]
+
+# Rows of a dataset without chunks that lie this close are read in one box: a call into HDF5 costs some 7 µs.
+_JOIN_BYTES = 64 * 1024
+
+
+def read(source: h5py.Dataset, chunk: tuple[int, ...] | None, selection: Selection, out: np.ndarray) -> None:
+    """Reads a selection into ``out``, an array of the selection's shape and the type that ``source`` reads as.
+
+    Args:
+        source: the dataset or, for some of its fields, h5py's view of them
+        chunk: its chunk shape, or None where it has none
+    """
+    if selection.size == 0:
+        return
+    axes = selection.axes
+    coordinates = selection.coordinates
+    points = [axis for axis, c in enumerate(coordinates) if c is not None]
+    target = _strided(out, selection, points)
+    ranges = tuple(slice(start, start + (count - 1) * step + 1, step) for start, count, step, _, _ in axes)
+    if not points:
+        target[0] = _box(source, ranges)
+        return
+    for members, key in _groups(selection, coordinates, points, chunk, out.itemsize):
+        box = list(ranges)
+        within = []
+        for axis, first, last in key:
+            box[axis] = slice(first, last + 1)
+            within.append(coordinates[axis][members] - first)
+        block = np.moveaxis(_box(source, tuple(box)), points, range(len(points)))
+        target[members] = block[tuple(within)]
+
+
+def _box(source: h5py.Dataset, box: tuple[slice, ...]) -> np.ndarray:
+    """A box, with every axis kept."""
+    return np.asarray(source[box]) if box else np.asarray(source[()])
+
+
+def _strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndarray:
+    """``out`` seen as (points, range axes in order, axes of the element type)."""
+    inner = out.ndim - len(selection.shape)
+    element_shape = out.shape[out.ndim - inner:] if inner else ()
+    element_strides = out.strides[out.ndim - inner:] if inner else ()
+    step = out.itemsize * int(np.prod(element_shape, dtype=np.int64))
+    ranges = [(count, stride * step) for axis, (_, count, _, stride, _) in enumerate(selection.axes)
+              if axis not in points]
+    flat = out.reshape(-1)[selection.out_offset * step // out.itemsize:]
+    return as_strided(
+        flat,
+        shape=(selection.npoints, *(count for count, _ in ranges), *element_shape),
+        strides=(selection.point_stride * step, *(stride for _, stride in ranges), *element_strides),
+    )
+
+
+def _groups(
+    selection: Selection,
+    coordinates: tuple[np.ndarray | None, ...],
+    points: list[int],
+    chunk: tuple[int, ...] | None,
+    itemsize: int,
+) -> Iterator[tuple[np.ndarray, list[tuple[int, int, int]]]]:
+    """Points that are read together: their positions, and (axis, first, last) of the box they need on each point axis."""
+    if chunk is None:
+        chunk = _pieces(selection, points, itemsize)
+    keys = np.stack([coordinates[axis] // chunk[axis] for axis in points])
+    order = np.lexsort(keys[::-1])
+    changes = np.any(np.diff(keys[:, order], axis=1) != 0, axis=0)
+    for members in np.split(order, np.flatnonzero(changes) + 1):
+        yield members, [(axis, int(coordinates[axis][members].min()), int(coordinates[axis][members].max()))
+                        for axis in points]
+
+
+def _pieces(selection: Selection, points: list[int], itemsize: int) -> tuple[int, ...]:
+    """Stand-ins for chunks where there are none: neighbouring rows on the first point axis, single ones on others."""
+    row = itemsize
+    for axis, (_, count, step, _, _) in enumerate(selection.axes):
+        if axis not in points:
+            row *= count * step
+    pieces = [1] * selection.rank
+    pieces[points[0]] = max(1, _JOIN_BYTES // max(row, 1))
+    return tuple(pieces)

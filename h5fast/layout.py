@@ -1,0 +1,169 @@
+"""How a dataset is stored, as h5py's low level tells it, and whether h5fast may read its bytes directly.
+
+The one module that asks h5py's low level about a dataset. The conditions for reading directly are all here: each of them
+leads to wrong data somewhere if it is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+from h5py import h5d, h5f, h5fd, h5i, h5p, h5s, h5t
+import numpy as np
+
+from h5fast import _index, _library
+
+__all__ = ["Layout", "Indirect", "describe"]
+
+_KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
+_OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
+                          h5py.h5z.FILTER_LZF))
+_PLAIN_DRIVERS = frozenset((h5fd.SEC2, h5fd.STDIO))
+
+
+class Indirect(Exception):
+    """The dataset has to be read through libhdf5; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one dataset is stored.
+
+    Attributes:
+        kind: "contiguous", "chunked" or "compact"
+        shape, maxshape: present and maximum extent in elements; None where unlimited
+        chunk: chunk shape in elements; None unless chunked
+        dtype: NumPy type of an element, whose bytes are those of the file
+        filters: (id, cd_values) in the order of writing
+        raw_edges: whether chunks that stick out of the extent are stored unfiltered
+        fill: bytes of one element of the fill value
+        address: file offset of the first element of a contiguous dataset; None where it is not allocated
+        user_block: bytes of the file's user block
+        swmr: whether the file is open for reading while another process writes it
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    maxshape: tuple[int | None, ...]
+    chunk: tuple[int, ...] | None
+    dtype: np.dtype
+    filters: tuple[tuple[int, tuple[int, ...]], ...]
+    raw_edges: bool
+    fill: bytes
+    address: int | None
+    user_block: int
+    swmr: bool
+
+
+def describe(dataset: h5py.Dataset) -> Layout:
+    """The layout of a dataset that h5fast can read directly.
+
+    Raises:
+        Indirect: h5fast must not read it directly.
+    """
+    dataset_id = dataset.id
+    file_id = h5i.get_file_id(dataset_id)
+    swmr = _check_file(file_id)
+    space = dataset_id.get_space()
+    if space.get_simple_extent_type() == h5s.NULL:
+        raise Indirect("the dataset is empty (null dataspace)")
+    dtype = _check_type(dataset)
+    create_plist = dataset_id.get_create_plist()
+    kind = _KINDS.get(create_plist.get_layout(), "unknown")
+    if kind == "virtual":
+        raise Indirect("virtual dataset")
+    if kind == "unknown":
+        raise Indirect("layout unknown to h5fast")
+    if kind == "contiguous" and create_plist.get_external_count() > 0:
+        raise Indirect("external storage")
+    filters = _filters(create_plist)
+    chunk = create_plist.get_chunk() if kind == "chunked" else None
+    address = dataset_id.get_offset() if kind == "contiguous" else None
+    return Layout(
+        kind=kind,
+        shape=tuple(space.get_simple_extent_dims()),
+        maxshape=tuple(None if n == h5s.UNLIMITED else n for n in space.get_simple_extent_dims(True)),
+        chunk=chunk,
+        dtype=dtype,
+        filters=filters,
+        raw_edges=bool(filters) and not _index.filters_partial_chunks(create_plist),
+        fill=_fill(create_plist, dtype, kind == "contiguous" and address is None),
+        address=address,
+        user_block=file_id.get_create_plist().get_userblock(),
+        swmr=swmr,
+    )
+
+
+def open_descriptor(dataset: h5py.Dataset) -> int:
+    """The file descriptor that libhdf5 reads a dataset's file through; it stays libhdf5's."""
+    return h5i.get_file_id(dataset.id).get_vfd_handle()
+
+
+def _check_file(file_id: h5f.FileID) -> bool:
+    """Raises Indirect unless the file is a plain local one, open for reading only; returns whether it is SWMR."""
+    if file_id.get_access_plist().get_driver() not in _PLAIN_DRIVERS:
+        raise Indirect("the file is not read by a plain local driver")
+    intent = file_id.get_intent()
+    if intent & h5f.ACC_RDWR:
+        raise Indirect("the file is open for writing in this process")
+    return bool(intent & h5f.ACC_SWMR_READ)
+
+
+def _check_type(dataset: h5py.Dataset) -> np.dtype:
+    """The dataset's NumPy type, if its bytes are those of the file."""
+    try:
+        dtype = dataset.dtype
+    except TypeError as error:
+        raise Indirect(f"NumPy has no such type ({error})") from error
+    if dtype.hasobject:
+        raise Indirect("elements of variable length or references")
+    if dtype.kind == "T":
+        raise Indirect("elements of variable length or references")
+    stored = dataset.id.get_type()
+    if not _same_bytes(stored, dtype):
+        raise Indirect("the stored type needs conversion")
+    return dtype
+
+
+def _same_bytes(stored: h5t.TypeID, dtype: np.dtype) -> bool:
+    """Whether libhdf5 would copy elements as they are: its memory type for this dtype equals the stored one."""
+    if stored.get_class() == h5t.OPAQUE or stored.get_size() != dtype.itemsize:
+        return False
+    try:
+        return bool(stored.equal(h5t.py_create(dtype)))
+    except TypeError:
+        return False  # h5py has no HDF5 type for it
+
+
+def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    filters = []
+    for position in range(create_plist.get_nfilters()):
+        filter_id, _, values, name = create_plist.get_filter(position)
+        if filter_id not in _OWN_FILTERS and not _library.has_plugin(filter_id):
+            label = name.decode(errors="replace") if name else f"number {filter_id}"
+            raise Indirect(f"filter {label} is decoded by HDF5 only")
+        filters.append((filter_id, tuple(values)))
+    return tuple(filters)
+
+
+def _fill(create_plist: h5p.PropDCID, dtype: np.dtype, nothing_stored: bool) -> bytes:
+    """One element of what unallocated space reads as."""
+    if create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED:
+        if nothing_stored:
+            raise Indirect("nothing is stored and no fill value is defined")
+        return bytes(dtype.itemsize)
+    if create_plist.get_fill_time() == h5d.FILL_TIME_NEVER:
+        return bytes(dtype.itemsize)  # libhdf5 leaves the buffer as it is, and h5py's is zeroed
+    element = np.zeros((), dtype=np.dtype((np.void, dtype.itemsize)) if dtype.subdtype else dtype)
+    if dtype.subdtype:
+        return _fill_of_array(create_plist, dtype)
+    create_plist.get_fill_value(element)
+    return element.tobytes()
+
+
+def _fill_of_array(create_plist: h5p.PropDCID, dtype: np.dtype) -> bytes:
+    """h5py cannot fetch a fill value of array type; the default one is zeros."""
+    if create_plist.fill_value_defined() == h5d.FILL_VALUE_DEFAULT:
+        return bytes(dtype.itemsize)
+    raise Indirect("fill value of array type")

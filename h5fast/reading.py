@@ -1,0 +1,305 @@
+"""Reading one dataset: picks the direct or the general path, and makes the index when a read repays it."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import threading
+from typing import Any
+import weakref
+
+import h5py
+import numpy as np
+
+from h5fast import _index, general, layout, transform
+from h5fast._gather import Source, Storage
+from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
+from h5fast.errors import CorruptFileError, H5FastError, ReadError
+from h5fast.threads import get_num_threads
+
+__all__ = ["DatasetReader"]
+
+# Finding and reading one chunk through libhdf5 costs about as much as indexing this many; bytes read beyond need count too.
+_INDEX_PER_CHUNK = 128
+_INDEX_PER_BYTE = 1 / 512
+# Rows that are cast outside the engine pass through a buffer of at most this size.
+_CAST_BLOCK_BYTES = 16 << 20
+
+# Sources of open files by descriptor and identity: all datasets of a file share one descriptor and one mapping.
+_sources: weakref.WeakValueDictionary[tuple[int, ...], Source] = weakref.WeakValueDictionary()
+_sources_lock = threading.Lock()
+
+
+class _Appended(Exception):
+    """Another process wrote to the file, which is open for that (SWMR): libhdf5 knows what is valid now."""
+
+
+class _Direct:
+    """What the direct path keeps of a dataset: its storage, the file's bytes and, once it pays, the chunk index."""
+
+    __slots__ = ("layout", "storage", "source", "index", "debt")
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        found = layout.describe(dataset)
+        self.layout = found
+        chunk = found.chunk
+        self.storage = Storage(found.shape, chunk, found.dtype.itemsize, found.filters, found.raw_edges, found.fill)
+        self.debt = 0.0
+        self.index: _index.ChunkIndex | None = None
+        if found.kind == "compact":
+            self.source, self.index = _compact(dataset, found)
+            return
+        self.source = _source_of(dataset)
+        if found.kind == "contiguous":
+            self.index = (_index.ChunkIndex.empty() if found.address is None
+                          else _index.ChunkIndex.contiguous(found.address))
+
+
+def _compact(dataset: h5py.Dataset, found: layout.Layout) -> tuple[Source, _index.ChunkIndex]:
+    """Compact data lies in the object header, at most 64 KiB of it: read once, kept as a source of its own."""
+    elements = np.empty(found.shape, found.dtype)
+    if elements.size:
+        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, elements, h5py.h5t.py_create(found.dtype))
+    return Source(bytes(_index.MEMORY_HEAD) + elements.tobytes()), _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
+
+
+def _source_of(dataset: h5py.Dataset) -> Source:
+    descriptor = layout.open_descriptor(dataset)
+    status = os.fstat(descriptor)
+    key = (descriptor, status.st_dev, status.st_ino)
+    with _sources_lock:
+        source = _sources.get(key)
+        # A source that outlived its file object may meet the descriptor's number again, and the file changed meanwhile.
+        if source is None or source.changed():
+            source = _sources[key] = Source(descriptor)
+        return source
+
+
+class DatasetReader:
+    """Reads one dataset, by the direct path where that is known to be right, else by the general one.
+
+    Args:
+        dataset: the dataset; only its identifier is kept, so that no cycle holds the file open
+    """
+
+    __slots__ = ("_id", "_direct", "_reason", "_lock")
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._id = dataset.id
+        self._direct: _Direct | None = None
+        self._reason: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> str:
+        """"direct", or "general: <reason>"."""
+        return "direct" if self._prepared() is not None else f"general: {self._reason}"
+
+    def invalidate(self) -> None:
+        """Forgets layout and index: the extent or the contents may have changed."""
+        self._direct = None
+        self._reason = None
+
+    def read(self, key: Any) -> Any:
+        """What ``dataset[key]`` gives: h5py's answer where it has one, else NumPy's.
+
+        Raises:
+            IndexError: an index is out of range, with the index and the size.
+            CorruptChunkError, ReadError: the bytes cannot be read.
+        """
+        direct = self._prepared()
+        if direct is None:
+            return self._read_general(key)
+        try:
+            selection = select(key, direct.layout.shape)
+        except Unhandled:
+            return self._plain()[key]
+        try:
+            if selection.fields:
+                return self._read_fields(direct, selection, key)
+            return self._finish(selection, self._array(direct, selection))
+        except _Appended:
+            return self._read_general(key)
+
+    def read_patched(self, key: Any) -> Any:
+        """h5py's own answer for the key, or ``NotImplemented`` where h5py has to give it."""
+        direct = self._prepared()
+        if direct is None or not h5py_accepts(key, direct.layout.shape):
+            return NotImplemented
+        selection = select(key, direct.layout.shape)
+        if selection.fields:
+            return NotImplemented
+        try:
+            return self._finish(selection, self._array(direct, selection))
+        except (H5FastError, _Appended):
+            return NotImplemented  # h5py meets the same fault and reports it in its own way
+
+    def take(
+        self,
+        rows: Any,
+        out: np.ndarray | None = None,
+        *,
+        dtype: Any = None,
+        scale: Any = None,
+        offset: Any = None,
+        channels_first: bool = False,
+    ) -> np.ndarray:
+        """Rows along the first axis, in any order; see :meth:`h5fast.Dataset.take`."""
+        direct = self._prepared()
+        shape = direct.layout.shape if direct is not None else self._plain().shape
+        stored = direct.layout.dtype if direct is not None else self._plain().dtype
+        selection = select_rows(rows, shape[0] if shape else 0, shape)
+        wanted = transform.request(stored, shape[1:], dtype, scale, offset, channels_first)
+        count = selection.shape[0]
+        out = transform.output(wanted, count, out)
+        try:
+            if direct is None or not self._take_direct(direct, selection, wanted, out):
+                self._take_in_blocks(direct, selection, wanted, out)
+        except _Appended:
+            self._take_in_blocks(None, selection, wanted, out)
+        return out
+
+    # --- paths ---
+
+    def _prepared(self) -> _Direct | None:
+        if self._direct is None and self._reason is None:
+            with self._lock:
+                if self._direct is None and self._reason is None:
+                    try:
+                        self._direct = _Direct(self._plain())
+                    except layout.Indirect as reason:
+                        self._reason = str(reason)
+        return self._direct
+
+    def _plain(self) -> h5py.Dataset:
+        return h5py.Dataset(self._id)
+
+    def _finish(self, selection: Selection, array: np.ndarray) -> Any:
+        return array[()] if selection.scalar and array.shape == () else array
+
+    def _array(self, direct: _Direct, selection: Selection) -> np.ndarray:
+        out = np.empty(selection.shape, direct.layout.dtype)
+        self._gather(direct, selection, out)
+        return out
+
+    def _gather(self, direct: _Direct, selection: Selection, out: np.ndarray, **options: Any) -> bool:
+        """Reads into ``out`` through the engine, then makes sure that the file was the same throughout."""
+        index, source = self._chunks(direct, selection)
+        try:
+            done = direct.storage.read(index, source, selection, out, get_num_threads(), self._where, **options)
+        except H5FastError as error:
+            self._require_unchanged(direct, error)
+            raise
+        self._require_unchanged(direct, None)
+        return done
+
+    def _require_unchanged(self, direct: _Direct, error: H5FastError | None) -> None:
+        changed = direct.source.changed()
+        if not changed:
+            return
+        if direct.layout.swmr:
+            self.invalidate()
+            raise _Appended
+        raise ReadError(
+            errno.ESTALE, f"{self._where()}: the file changed on disk while it was open: {changed}; close and reopen it"
+        ) from error
+
+    def _chunks(self, direct: _Direct, selection: Selection) -> tuple[_index.ChunkIndex, Source]:
+        """The index to read with. Walking a large one takes longer than reading a row, so the first few rows of a
+        dataset are looked up one by one, until together they have cost as much."""
+        if direct.index is None:
+            grid = direct.storage.chunk_count
+            direct.debt += direct.storage.chunks_touched(selection) * (
+                _INDEX_PER_CHUNK + direct.storage.chunk_bytes * _INDEX_PER_BYTE)
+            one = direct.storage.single_chunk(selection) if direct.debt < grid else None
+            if one is not None:
+                return self._one_chunk(direct, one)
+            self._make_index(direct)
+        return direct.index, direct.source
+
+    def _one_chunk(self, direct: _Direct, coordinates: tuple[int, ...]) -> tuple[_index.ChunkIndex, Source]:
+        offset = tuple(c * n for c, n in zip(coordinates, direct.storage.chunk))
+        stored = _index.read_stored(self._id, offset)
+        if stored is None:
+            return _index.ChunkIndex.empty(), direct.source
+        mask, content = stored
+        size = len(content) - _index.MEMORY_HEAD
+        number = direct.storage.number_of(coordinates)
+        return _index.ChunkIndex.of_one(number, _index.MEMORY_HEAD, size, mask), Source(content)
+
+    def _make_index(self, direct: _Direct) -> None:
+        found = direct.layout
+        with self._lock:
+            if direct.index is None:
+                try:
+                    direct.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, found.user_block)
+                except CorruptFileError as error:
+                    raise CorruptFileError(errno.EIO, f"{self._where()}: {error}") from None
+
+    def _read_fields(self, direct: _Direct, selection: Selection, key: Any) -> Any:
+        """One field of a compound is a range of each element's bytes; several are left to h5py's rules."""
+        dtype = direct.layout.dtype
+        name = selection.fields[0]
+        if len(selection.fields) > 1 or selection.record or dtype.names is None or name not in dtype.names:
+            return self._read_general(key)
+        field, offset = dtype.fields[name][:2]
+        out = np.empty(selection.shape, field)
+        self._gather(direct, selection, out, field_offset=offset, field_bytes=field.itemsize)
+        return self._finish(selection, out)
+
+    def _read_general(self, key: Any) -> Any:
+        """Through h5py: its own answer where it has one without walking element by element, else chunk by chunk."""
+        dataset = self._plain()
+        if dataset.shape is None or dataset.shape == ():
+            return dataset[key]
+        try:
+            selection = select(key, dataset.shape)
+        except Unhandled:
+            return dataset[key]
+        axes = selection.axes
+        if selection.h5py and not any(is_point for *_, is_point in axes):
+            return dataset[key]
+        source: Any = dataset
+        if selection.fields:
+            names = selection.fields[0] if len(selection.fields) == 1 and not selection.record else selection.fields
+            source = dataset.fields(list(names) if isinstance(names, tuple) else names)
+        out = np.empty(selection.shape, source.dtype)
+        general.read(source, dataset.chunks, selection, out)
+        return self._finish(selection, out)
+
+    def _take_direct(self, direct: _Direct, selection: Selection, wanted: transform.Transform, out: np.ndarray) -> bool:
+        if wanted.is_identity:
+            return self._gather(direct, selection, out)
+        cast = wanted.cast()
+        return cast.fused and self._gather(direct, selection, out, cast=cast)
+
+    def _take_in_blocks(self, direct: _Direct | None, selection: Selection, wanted: transform.Transform,
+                        out: np.ndarray) -> None:
+        """Rows as they are stored into a bounded buffer, from there cast by NumPy into the output."""
+        shape = direct.layout.shape if direct is not None else self._plain().shape
+        rows = _rows_of(selection)
+        row_bytes = max(1, math.prod(shape[1:]) * wanted.stored.itemsize)
+        step = max(1, _CAST_BLOCK_BYTES // row_bytes)
+        for first in range(0, len(rows), step):
+            part = select_rows(rows[first:first + step], shape[0], shape)
+            block = np.empty(part.shape, wanted.stored)
+            if direct is not None:
+                self._gather(direct, part, block)
+            else:
+                general.read(self._plain(), self._plain().chunks, part, block)
+            wanted.apply(block, out[first:first + step])
+
+    def _where(self) -> str:
+        dataset = self._plain()
+        return f"{dataset.file.filename}: dataset {dataset.name!r}"
+
+
+def _rows_of(selection: Selection) -> np.ndarray:
+    """The rows that a selection of rows lists, in order."""
+    rows = selection.coordinates[0]
+    if rows is not None:
+        return rows
+    start, count, step, stride, _ = selection.axes[0]
+    rows = start + step * np.arange(count, dtype=np.int64)
+    return rows[::-1] if stride < 0 else rows

@@ -1,0 +1,360 @@
+# cython: language_level=3
+"""Where the chunks of a dataset lie in the file: asked of libhdf5 once, kept in 24 to 32 bytes a chunk.
+
+Nothing is read through this module but metadata and, for a dataset too large to index for one row, single stored chunks.
+"""
+
+import io
+
+import h5py
+from h5py._objects import phil
+import numpy as np
+
+from h5fast.errors import CorruptFileError
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memset
+
+from h5fast._library cimport H5_CHUNK_INDEX_EXTENSIBLE_ARRAY, H5_DONT_FILTER_PARTIAL_CHUNKS, hdf5
+
+
+MEMORY_HEAD: int = HEAD
+"""Where a chunk from read_stored starts within its bytes."""
+
+ctypedef struct found_chunk:
+    uint64_t number
+    h5fast_chunk chunk
+
+cdef enum:
+    HEAD = 8  # bytes before a chunk that is read into memory
+    # Up to this many chunks the grid is one zeroed table whatever the share of it in use: its untouched pages cost nothing.
+    DENSE_GRID = 1 << 22
+
+cdef enum problem:
+    NONE = 0, OUT_OF_MEMORY, MISALIGNED, TWICE
+
+# What the iteration callback works on. Offsets from libhdf5 are in elements, of chunk corners.
+ctypedef struct collector:
+    int rank
+    uint64_t chunk[H5FAST_MAX_RANK]
+    uint64_t grid[H5FAST_MAX_RANK]
+    int swizzled                        # the unlimited axis of an extensible array to undo libhdf5's fault for; -1: none
+    uint64_t limit[H5FAST_MAX_RANK]     # chunks along each axis at the maximum extent; for that axis unused
+    uint64_t user_block                 # to add to addresses
+    h5fast_chunk *dense                 # either this, by chunk number,
+    found_chunk *found                  # or these, in the order met
+    uint64_t count, capacity
+    int ascending
+    problem wrong
+    uint64_t where[H5FAST_MAX_RANK]     # offset of the chunk that is wrong
+
+
+cdef void unswizzle(collector *c, uint64_t *scaled) noexcept nogil:
+    """libhdf5 counts the slots of the array in natural order; they are numbered with the unlimited axis first."""
+    cdef uint64_t slot = 0
+    cdef int axis
+    for axis in range(c.swizzled, c.rank):
+        slot = slot * (c.limit[axis] if axis > c.swizzled else 1) + scaled[axis]
+    for axis in range(c.rank - 1, -1, -1):
+        if axis != c.swizzled:
+            scaled[axis] = slot % c.limit[axis]
+            slot //= c.limit[axis]
+    scaled[c.swizzled] = slot
+
+
+cdef int keep(collector *c, uint64_t number, h5fast_chunk chunk) noexcept nogil:
+    cdef found_chunk *grown
+    if c.dense != NULL:
+        if c.dense[number].address != 0:
+            c.wrong = TWICE
+            return -1
+        c.dense[number] = chunk
+    else:
+        if c.count == c.capacity:
+            c.capacity = c.capacity * 2 if c.capacity > 0 else 1024
+            grown = <found_chunk *>realloc(c.found, c.capacity * sizeof(found_chunk))
+            if grown == NULL:
+                c.wrong = OUT_OF_MEMORY
+                return -1
+            c.found = grown
+        if c.count > 0 and number <= c.found[c.count - 1].number:
+            c.ascending = 0
+        c.found[c.count].number = number
+        c.found[c.count].chunk = chunk
+    c.count += 1
+    return 0
+
+
+cdef int collect(const uint64_t *offset, unsigned filter_mask, uint64_t address,
+                 uint64_t size, void *context) noexcept:
+    cdef collector *c = <collector *>context
+    cdef uint64_t scaled[H5FAST_MAX_RANK]
+    cdef uint64_t number = 0
+    cdef int axis
+    cdef h5fast_chunk chunk
+    for axis in range(c.rank):
+        if offset[axis] % c.chunk[axis] != 0:
+            c.wrong = MISALIGNED
+            for axis in range(c.rank):
+                c.where[axis] = offset[axis]
+            return -1
+        scaled[axis] = offset[axis] // c.chunk[axis]
+    if c.swizzled >= 0:
+        unswizzle(c, scaled)
+    for axis in range(c.rank):
+        if scaled[axis] >= c.grid[axis]:
+            return 0  # beyond the extent, for example allocated early: nobody can ask for it
+        number = number * c.grid[axis] + scaled[axis]
+    chunk.address = address + c.user_block
+    chunk.size = size
+    chunk.mask = filter_mask
+    if keep(c, number, chunk) != 0:
+        for axis in range(c.rank):
+            c.where[axis] = scaled[axis] * c.chunk[axis]
+        return -1
+    return 0
+
+
+cdef int by_number(const void *a, const void *b) noexcept nogil:
+    cdef uint64_t x = (<const found_chunk *>a).number
+    cdef uint64_t y = (<const found_chunk *>b).number
+    return -1 if x < y else x > y
+
+
+cdef class ChunkIndex:
+    """The stored chunks of one dataset: file offset, stored size and filter mask of each."""
+
+    def __dealloc__(self):
+        free(self.chunks)
+        free(self.numbers)
+
+    @staticmethod
+    def contiguous(uint64_t address) -> ChunkIndex:
+        """The index of a contiguous dataset whose first element lies at this file offset."""
+        cdef ChunkIndex self = ChunkIndex.__new__(ChunkIndex)
+        self.index.kind = H5FAST_INDEX_CONTIGUOUS
+        self.index.base = address
+        return self
+
+    @staticmethod
+    def empty() -> ChunkIndex:
+        """The index of a dataset of which nothing is stored: every element is the fill value."""
+        cdef ChunkIndex self = ChunkIndex.__new__(ChunkIndex)
+        self.index.kind = H5FAST_INDEX_SORTED
+        return self
+
+    @staticmethod
+    def of_one(uint64_t number, uint64_t address, uint64_t size, uint32_t mask) -> ChunkIndex:
+        """An index that knows a single chunk."""
+        cdef ChunkIndex self = ChunkIndex.__new__(ChunkIndex)
+        self.chunks = <h5fast_chunk *>calloc(1, sizeof(h5fast_chunk))
+        self.numbers = <uint64_t *>calloc(1, sizeof(uint64_t))
+        if self.chunks == NULL or self.numbers == NULL:
+            raise MemoryError("no memory for a chunk index")
+        self.numbers[0] = number
+        self.chunks[0].address = address
+        self.chunks[0].size = size
+        self.chunks[0].mask = mask
+        self.index.kind = H5FAST_INDEX_SORTED
+        self.index.count = 1
+        self.index.chunks = self.chunks
+        self.index.numbers = self.numbers
+        self.allocated = 1
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the index holds."""
+        if self.index.kind == H5FAST_INDEX_DENSE:
+            return self.index.count * sizeof(h5fast_chunk)
+        return self.index.count * (sizeof(h5fast_chunk) + sizeof(uint64_t))
+
+    def entries(self):
+        """All stored chunks as (number, address, stored size, filter mask); the number is row-major in the grid."""
+        cdef uint64_t i
+        for i in range(self.index.count if self.chunks != NULL else 0):
+            if self.chunks[i].address != 0:
+                yield (self.numbers[i] if self.numbers != NULL else i, self.chunks[i].address, self.chunks[i].size,
+                       self.chunks[i].mask)
+
+
+cdef int take_dense(ChunkIndex self, collector *c, uint64_t grid) except -1:
+    self.chunks = c.dense
+    c.dense = NULL
+    self.index.kind = H5FAST_INDEX_DENSE
+    self.index.count = grid
+    self.index.chunks = self.chunks
+    return 0
+
+
+cdef int take_found(ChunkIndex self, collector *c, uint64_t grid) except -1:
+    """Sorted by number; without the numbers where every chunk of the grid is there."""
+    cdef uint64_t i, count = c.count
+    cdef bint full = count == grid
+    if not c.ascending:
+        qsort(c.found, count, sizeof(found_chunk), by_number)
+    self.chunks = <h5fast_chunk *>malloc(max(count, 1) * sizeof(h5fast_chunk))
+    if not full:
+        self.numbers = <uint64_t *>malloc(max(count, 1) * sizeof(uint64_t))
+    if self.chunks == NULL or (not full and self.numbers == NULL):
+        raise MemoryError(f"no memory for an index of {count} chunks")
+    for i in range(count):
+        if i > 0 and c.found[i].number == c.found[i - 1].number:
+            raise CorruptFileError(f"the chunk index lists chunk number {c.found[i].number} twice")
+        self.chunks[i] = c.found[i].chunk
+        if not full:
+            self.numbers[i] = c.found[i].number
+    self.index.kind = H5FAST_INDEX_DENSE if full else H5FAST_INDEX_SORTED
+    self.index.count = count
+    self.index.chunks = self.chunks
+    self.index.numbers = self.numbers
+    return 0
+
+
+cdef str describe_problem(collector *c):
+    where = tuple(c.where[axis] for axis in range(c.rank))
+    if c.wrong == MISALIGNED:
+        return f"the chunk index holds a chunk at {where}, which is no multiple of the chunk shape"
+    if c.wrong == TWICE:
+        return f"the chunk index lists the chunk at {where} twice"
+    return "libhdf5 cannot walk the chunk index"
+
+
+def build(dataset_id, tuple shape, tuple maxshape, tuple chunk, user_block: int) -> ChunkIndex:
+    """Walks the chunk index of a chunked dataset.
+
+    Args:
+        dataset_id: h5py.h5d.DatasetID
+        shape, maxshape: present and maximum extent in elements; None where unlimited
+        chunk: chunk shape in elements
+        user_block: bytes of user block of the file
+
+    Raises:
+        CorruptFileError: libhdf5 cannot read its index, or the index contradicts itself.
+        MemoryError: there is no memory for it.
+    """
+    cdef collector c
+    cdef int axis, status = -1
+    cdef uint64_t grid = 1
+    cdef ChunkIndex result = ChunkIndex.__new__(ChunkIndex)
+    memset(&c, 0, sizeof(c))
+    c.rank = len(shape)
+    c.ascending = 1
+    for axis in range(c.rank):
+        c.chunk[axis] = chunk[axis]
+        c.grid[axis] = -(-shape[axis] // chunk[axis])
+        c.limit[axis] = 1 if maxshape[axis] is None else -(-maxshape[axis] // chunk[axis])
+        grid *= c.grid[axis]
+    c.swizzled = swizzled_axis(dataset_id, maxshape)
+    c.user_block = user_block if user_block > 0 and _addresses_lack_user_block() else 0
+    try:
+        if grid <= DENSE_GRID:
+            c.dense = <h5fast_chunk *>calloc(max(grid, 1), sizeof(h5fast_chunk))
+            if c.dense == NULL:
+                raise MemoryError(f"no memory for an index of {grid} chunks")
+        with phil:
+            status = hdf5.chunk_iter(dataset_id.id, 0, collect, &c)
+        if c.wrong == OUT_OF_MEMORY:
+            raise MemoryError(f"no memory for an index of more than {c.count} chunks")
+        if status < 0 or c.wrong != NONE:
+            raise CorruptFileError(describe_problem(&c))
+        result.allocated = c.count
+        if c.dense != NULL:
+            take_dense(result, &c, grid)
+        else:
+            take_found(result, &c, grid)
+    finally:
+        free(c.dense)
+        free(c.found)
+    return result
+
+
+def filters_partial_chunks(create_plist) -> bool:
+    """Whether chunks that stick out of the extent are filtered like all others (H5Pget_chunk_opts)."""
+    cdef unsigned options = 0
+    cdef int status = -1
+    with phil:
+        status = hdf5.get_chunk_opts(create_plist.id, &options)
+    if status < 0:
+        raise CorruptFileError("libhdf5 cannot tell the chunk options of the dataset")
+    return not options & H5_DONT_FILTER_PARTIAL_CHUNKS
+
+
+def read_stored(dataset_id, tuple offset):
+    """One chunk as it is stored, found without an index: (filter mask, bytes), or None where it is not allocated.
+
+    The chunk stands MEMORY_HEAD bytes into the bytes, so that as a source of its own it has an address that is not 0.
+
+    Raises:
+        CorruptFileError: libhdf5 cannot find or read it.
+    """
+    cdef uint64_t where[H5FAST_MAX_RANK]
+    cdef uint64_t size = 0
+    cdef uint32_t mask = 0
+    cdef size_t buffer_size
+    cdef char *buffer
+    cdef int status = -1
+    for axis in range(len(offset)):
+        where[axis] = offset[axis]
+    with phil:
+        if hdf5.get_chunk_storage_size(dataset_id.id, where, &size) < 0:
+            raise CorruptFileError(f"libhdf5 cannot find the chunk at {offset}")
+        if size == 0:
+            return None
+        content = PyBytes_FromStringAndSize(NULL, size + HEAD)
+        buffer = <char *>content + <size_t>HEAD
+        buffer_size = size
+        if hdf5.read_chunk2 != NULL:
+            status = hdf5.read_chunk2(dataset_id.id, 0, where, &mask, buffer, &buffer_size)
+        else:
+            status = hdf5.read_chunk1(dataset_id.id, 0, where, &mask, buffer)
+    if status < 0:
+        raise CorruptFileError(f"libhdf5 cannot read the chunk at {offset}")
+    return mask, content
+
+
+# --- faults of libhdf5, recognised by trying ----------------------------------------------------------------------------
+
+cdef dict faults = {}  # name -> bool, found at first need
+
+
+cdef int swizzled_axis(dataset_id, tuple maxshape) except -2:
+    """The unlimited axis, where the dataset has an extensible array and this libhdf5 reports wrong coordinates for it."""
+    cdef int index_type = 0
+    if maxshape.count(None) != 1 or maxshape[0] is None:
+        return -1
+    with phil:
+        if hdf5.get_chunk_index_type(dataset_id.id, &index_type) < 0:
+            raise CorruptFileError("libhdf5 cannot tell the type of the chunk index")
+    if index_type != H5_CHUNK_INDEX_EXTENSIBLE_ARRAY or not _extensible_array_is_swizzled():
+        return -1
+    return maxshape.index(None)
+
+
+def _extensible_array_is_swizzled() -> bool:
+    """libhdf5 1.14.2 to 2.0.0 counts such an array's slots in natural order; a repaired one is recognised here."""
+    if "extensible array" not in faults:
+        with phil, h5py.File("h5fast-self-test", "w", driver="core", backing_store=False, libver="latest") as file:
+            dataset = file.create_dataset("d", (6, 6), "u1", maxshape=(6, None), chunks=(2, 2))
+            dataset[...] = 1
+            seen = []
+            dataset.id.chunk_iter(lambda chunk: seen.append(chunk.chunk_offset))
+        right = sorted((i, j) for i in (0, 2, 4) for j in (0, 2, 4))
+        faults["extensible array"] = sorted(seen) != right
+    return faults["extensible array"]
+
+
+def _addresses_lack_user_block() -> bool:
+    """Before 1.14.4 libhdf5 reported chunk addresses relative to the end of the user block."""
+    if "user block" not in faults:
+        memory = io.BytesIO()
+        content = np.frombuffer(b"h5fast self-test", "u1")
+        with phil:
+            with h5py.File(memory, "w", userblock_size=512) as file:
+                file.create_dataset("d", data=content, chunks=content.shape)
+                file.flush()
+                seen = []
+                file["d"].id.chunk_iter(lambda chunk: seen.append(chunk.byte_offset))
+        faults["user block"] = seen != [memory.getvalue().find(content.tobytes())]
+    return faults["user block"]

@@ -1,0 +1,615 @@
+# cython: language_level=3
+"""From the key in ``dataset[key]`` to the elements it selects: pure arithmetic, no I/O, no h5py.
+
+h5py's meaning is taken where h5py has one, numpy's elsewhere. The two differ only in three places:
+
+* one index list and an integer apart from it: h5py leaves the list's axis where it is, numpy moves it to the front;
+* Python's ``True`` and ``False``: h5py reads 1 and 0, numpy a mask without axes;
+* ``d[..., 0]`` of a 1-D dataset: h5py gives a scalar, numpy a 0-d array.
+
+So a key is parsed once, and whether h5py takes it is asked only to settle these. Single rows (``d[5]``) are the hot path:
+one pass over the key into C arrays on the stack, and one object for the answer.
+
+Two answers of h5py's are not followed, because they are wrong data: unsorted lists of unsigned integers (it returns the
+elements sorted), and an index equal to the axis's size where the result is empty anyway (it does not notice).
+"""
+cimport cython
+cimport numpy as cnp
+from cpython.bool cimport PyBool_Check
+from cpython.long cimport PyLong_CheckExact
+from cpython.number cimport PyNumber_Index
+from cpython.ref cimport Py_INCREF
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
+
+import numpy as np
+
+cnp.import_array()
+
+cdef type NumpyBool = np.bool_
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+
+cdef enum:
+    MAX_DIMS = 64                       # NPY_MAXDIMS of numpy 2: axes of a result
+    MAX_ENTRIES = 2 * MAX_DIMS + 1      # numpy's own bound on the length of a key
+
+cdef enum Kind:
+    INTEGER                             # drops an axis
+    SLICE
+    ELLIPSIS                            # all axes that no other entry consumes, possibly none
+    NEWAXIS
+    ARRAY                               # of integers (consumes one axis) or of booleans (one axis per dimension)
+    BOOLEAN                             # numpy's 0-d mask: consumes no axis, adds a dimension of length 0 or 1
+
+cdef struct Key:                        # a key after the first look: nothing is bounds-checked yet
+    int n                               # entries, the implied ellipsis at the end included
+    int length                          # entries as the user wrote them
+    int used                            # axes consumed by entries other than the ellipsis
+    int ellipsis                        # which entry is the ellipsis, -1 before one is known
+    int fancy                           # entries that are ARRAY or BOOLEAN
+    bint refused                        # h5py refuses this key, or is not asked
+    bint doubtful                       # h5py answers, but some supported version or dtype of dataset may not
+    Kind kind[MAX_ENTRIES + 1]
+    int axis[MAX_ENTRIES + 1]           # first axis consumed
+    int axes[MAX_ENTRIES + 1]           # number of axes consumed
+    int64_t value[MAX_ENTRIES + 1]      # INTEGER: the index; BOOLEAN: 0 or 1; ARRAY: its place in the list of arrays
+
+cdef struct Dims:                       # dimensions of the result, outermost first
+    int n
+    int64_t length[MAX_DIMS]
+    int source[MAX_DIMS]                # the range axis that feeds it, or one of the two below
+
+cdef enum:
+    FROM_NEWAXIS = -1
+    FROM_POINTS = -2
+
+
+class Unhandled(Exception):
+    """The key (or the dataset's shape) means something to h5py only: hand it to h5py.
+
+    Region references, ``MultiBlockSlice``, h5py's own selection objects; datasets without a shape (``h5py.Empty``).
+    """
+
+
+@cython.freelist(8)
+cdef class Selection:
+    """What a key selects, from :func:`select`; the fields are described in ``_selection.pxd``."""
+
+    def __init__(self):
+        raise TypeError("Selection objects come from select() and select_rows()")
+
+    @property
+    def axes(self):
+        """For each axis of the dataset ``(start, count, step, out_stride, is_point)``."""
+        return tuple([(self.start[a], self.count[a], self.step[a], self.out_stride[a], self.is_point[a])
+                      for a in range(self.rank)])
+
+    @property
+    def coordinates(self):
+        """For each axis of the dataset a copy of its coordinate array, ``None`` where the axis is a range."""
+        if self.columns is None:
+            return (None,) * self.rank
+        return tuple([None if column is None else column.ravel() + 0 for column in self.columns])
+
+
+cpdef Selection select(object key, tuple shape, bint numpy_only=False):
+    """Return what ``dataset[key]`` selects from a dataset of ``shape``.
+
+    ``numpy_only`` gives numpy's meaning throughout, also where h5py's differs. Raises what numpy raises: ``IndexError``
+    for an index out of range (with the index and the size), too many or wrong indices and masks of the wrong shape,
+    ``TypeError`` and ``ValueError`` for impossible slices, ``ValueError`` for a result of more than 2**63-1 elements.
+    Raises ``Unhandled`` for keys that only h5py can interpret.
+    """
+    cdef Selection s
+    cdef tuple items = <tuple>key if isinstance(key, tuple) else (key,)
+    cdef tuple fields = ()
+    cdef bint record = False, has_bool = False
+    if isinstance(key, list) and len(<list>key) > 0 and isinstance((<list>key)[0], str):
+        record = all([isinstance(name, str) for name in key])
+        if record:
+            fields, items = tuple(key), ()
+    for item in items:
+        if isinstance(item, str):
+            fields = tuple([name for name in items if isinstance(name, str)])
+            items = tuple([other for other in items if not isinstance(other, str)])
+            break
+    for item in items:
+        has_bool |= PyBool_Check(item)
+    if has_bool and not numpy_only:
+        s = _select_with_bools(items, shape)
+    else:
+        s = _select(items, shape, numpy_only, False)
+    s.fields = fields
+    s.record = record
+    s.h5py &= not record
+    return s
+
+
+cpdef Selection select_rows(object rows, int64_t n, tuple shape):
+    """Return the selection of ``rows`` on axis 0, which has ``n`` rows, and of everything on the other axes of ``shape``.
+
+    ``rows`` is a slice, a range, or anything one-dimensional that numpy takes for an index: integers in any order,
+    repeats and negative ones included, or a mask of length ``n``. Raises ``IndexError`` as :func:`select` does, and
+    ``TypeError`` where ``rows`` is not one-dimensional.
+    """
+    if not shape:
+        raise IndexError("too many indices for array: array is 0-dimensional, but 1 were indexed")
+    if isinstance(rows, range):
+        rows = _as_slice(rows, n)
+    if not isinstance(rows, slice):
+        rows = _as_index_array(rows)
+        if cnp.PyArray_NDIM(rows) != 1:
+            raise TypeError(f"rows must be one-dimensional, got {rows.ndim} dimensions")
+        if cnp.PyArray_ISBOOL(rows) and len(rows) != n:
+            raise _mask_error(0, n, len(rows))
+    return _select((rows,), (n,) + shape[1:], True, False)
+
+
+cpdef bint h5py_accepts(object key, tuple shape):
+    """Return whether h5py surely answers ``dataset[key]`` itself, and with the very result that :func:`select` describes.
+
+    False for whatever is doubtful: field names, which need the dtype, and what some supported version of h5py refuses.
+    """
+    cdef Selection s
+    try:
+        s = select(key, shape)
+    except Exception:                   # then h5py has to find its own words
+        return False
+    return s.h5py and not s.fields
+
+
+cdef Selection _select_with_bools(tuple items, tuple shape):
+    """True and False are integers where h5py takes the key so, else numpy's masks."""
+    cdef Selection s
+    if shape:
+        try:
+            s = _select(items, shape, False, True)
+            if not s.refused:
+                return s
+        except (IndexError, TypeError, ValueError):
+            pass
+    return _select(items, shape, False, False)
+
+
+cdef Selection _select(tuple items, tuple shape, bint numpy_only, bint bools_are_ints):
+    cdef Key k
+    cdef Dims dims
+    cdef int64_t sizes[MAX_RANK]
+    cdef int axis
+    cdef list arrays = None
+    cdef tuple point_shape = ()
+    cdef Selection s
+    if shape is None or len(shape) > MAX_RANK:
+        raise Unhandled("only h5py knows datasets without a shape")
+    s = Selection.__new__(Selection)
+    s.rank = len(shape)
+    s.npoints = 1
+    try:
+        for axis in range(s.rank):
+            sizes[axis] = shape[axis]
+    except OverflowError:
+        raise Unhandled("a dataset with an axis of 2**63 elements or more") from None
+    k.refused = numpy_only
+    arrays = _parse(&k, items, s.rank, bools_are_ints)
+    if arrays is not None:
+        _check_masks(&k, arrays, sizes)
+    _place(s, &k, items, sizes)
+    if k.fancy:
+        point_shape = _gather(s, &k, arrays, sizes)
+        _ask_h5py(s, &k, items, arrays, shape)
+    _order(s, &k, point_shape, &dims)
+    _set_strides(s, &dims)
+    s.shape = _shape_tuple(&dims)
+    # h5py makes a scalar of every 0-d result, numpy keeps an array where the key has an ellipsis; so does h5py for scalar datasets
+    s.scalar = dims.n == 0 and (not 0 <= k.ellipsis < k.length or (s.rank > 0 and not k.refused))
+    s.refused = k.refused
+    s.h5py = not (k.refused or k.doubtful)
+    return s
+
+
+# ---------------------------------------------------------------------------------------- what the entries are
+
+cdef list _parse(Key *k, tuple items, int rank, bint bools_are_ints):
+    """Fill ``k``; return the index arrays (None without any)."""
+    cdef list arrays = None
+    cdef int e
+    k.n = k.length = len(items)
+    k.used = k.fancy = 0
+    k.ellipsis = -1
+    k.doubtful = False
+    if k.n > MAX_ENTRIES:
+        raise IndexError("too many indices for array")
+    for e in range(k.n):
+        item = items[e]
+        k.axes[e] = 0
+        if PyLong_CheckExact(item):
+            _set_integer(k, e, item)
+        elif isinstance(item, slice):
+            k.kind[e] = SLICE
+            k.axes[e] = 1
+        elif item is Ellipsis:
+            if k.ellipsis >= 0:
+                raise IndexError("an index can only have a single ellipsis ('...')")
+            k.kind[e] = ELLIPSIS
+            k.ellipsis = e
+        elif item is None:
+            k.kind[e] = NEWAXIS
+            k.refused = True
+        elif PyBool_Check(item) and bools_are_ints:
+            _set_integer(k, e, item)
+        else:
+            arrays = _parse_array(k, e, item, arrays)
+        k.used += k.axes[e]
+    if k.used > rank:
+        raise IndexError(f"too many indices for array: array is {rank}-dimensional, but {k.used} were indexed")
+    _assign_axes(k, rank)
+    return arrays
+
+
+cdef int _assign_axes(Key *k, int rank) noexcept:
+    """Give the ellipsis, one implied at the end if need be, what the others leave, and every entry its first axis."""
+    cdef int e, axis = 0
+    if k.ellipsis < 0 and k.used < rank:
+        k.ellipsis = k.n
+        k.kind[k.n] = ELLIPSIS
+        k.n += 1
+    if k.ellipsis >= 0:
+        k.axes[k.ellipsis] = rank - k.used
+    for e in range(k.n):
+        k.axis[e] = axis
+        axis += k.axes[e]
+    return 0
+
+
+cdef int _set_integer(Key *k, int e, object item) except -1:
+    """An integer beyond 64 bits is out of range on any axis, and so is what it is clipped to."""
+    cdef int overflow = 0
+    k.kind[e] = INTEGER
+    k.axes[e] = 1
+    k.value[e] = PyLong_AsLongLongAndOverflow(item, &overflow)
+    if overflow:
+        k.value[e] = INT64_MAX if overflow > 0 else INT64_MIN
+    return 0
+
+
+cdef list _parse_array(Key *k, int e, object item, list arrays):
+    """Take an entry that is an array, becomes one, or is an integer by ``__index__``; return the extended ``arrays``."""
+    if _may_be_integer(item):
+        try:
+            _set_integer(k, e, PyNumber_Index(item))
+            return arrays
+        except Exception:               # as numpy does: then it has to make sense as an array
+            pass
+    array = _as_index_array(item)
+    if cnp.PyArray_NDIM(array) == 0 and not cnp.PyArray_ISBOOL(array):
+        _set_integer(k, e, PyNumber_Index(array))
+        k.refused = True                # h5py wants __index__, not __array__
+        return arrays
+    k.fancy += 1
+    if cnp.PyArray_NDIM(array) == 0:
+        k.kind[e] = BOOLEAN
+        k.value[e] = 1 if array else 0
+        k.refused = True
+        return arrays
+    if arrays is None:
+        arrays = []
+    k.kind[e] = ARRAY
+    k.axes[e] = cnp.PyArray_NDIM(array) if cnp.PyArray_ISBOOL(array) else 1
+    k.value[e] = len(arrays)
+    arrays.append(array)
+    return arrays
+
+
+cdef bint _may_be_integer(object item) noexcept:
+    """Only to save the cost of an exception: lists and arrays have no ``__index__``, and numpy.bool has had one."""
+    if cnp.PyArray_Check(item):
+        return cnp.PyArray_NDIM(item) == 0
+    return not isinstance(item, (list, tuple, range, bool, NumpyBool))
+
+
+cdef object _as_index_array(object item):
+    """Return ``item`` as an array of integers or booleans of any dimension, or raise IndexError."""
+    if not cnp.PyArray_Check(item):
+        array = None
+        if isinstance(item, list):
+            array = _from_list(<list>item)
+        elif isinstance(item, range):
+            array = np.arange(item.start, item.stop, item.step)
+        elif not isinstance(item, tuple):
+            _leave_to_h5py(item)
+        if array is None:
+            array = cnp.PyArray_FROM_O(item)
+            if cnp.PyArray_SIZE(array) == 0:
+                array = array.astype(np.int64)      # numpy makes float64 of []
+    else:
+        array = item
+    if not (cnp.PyArray_ISBOOL(array) or cnp.PyArray_ISINTEGER(array)):
+        if array is item:
+            raise IndexError("arrays used as indices must be of integer (or boolean) type")
+        raise IndexError("only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean "
+                         "arrays are valid indices")
+    return array
+
+
+cdef object _from_list(list items):
+    """The common list of plain ints, without numpy's two passes; None for anything else."""
+    cdef cnp.npy_intp n = len(items)
+    cdef cnp.npy_intp i
+    cdef int overflow = 0
+    if n == 0:
+        return None
+    array = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
+    cdef int64_t *values = <int64_t *>cnp.PyArray_DATA(array)
+    for i in range(n):
+        item = items[i]
+        if not PyLong_CheckExact(item):
+            return None
+        values[i] = PyLong_AsLongLongAndOverflow(item, &overflow)
+        if overflow:
+            return None
+    return array
+
+
+cdef int _leave_to_h5py(object item) except -1:
+    """h5py's own index objects; its datasets, which are arrays to numpy, are not among them."""
+    if hasattr(item, "__array__"):
+        return 0
+    for base in type(item).__mro__:
+        if base.__module__.partition(".")[0] == "h5py":
+            raise Unhandled(f"{type(item).__name__} is h5py's own way to select")
+    return 0
+
+
+# ------------------------------------------------------------------------------------- what they mean on the axes
+
+cdef int _check_masks(Key *k, list arrays, const int64_t *sizes) except -1:
+    cdef int e, a, axis
+    cdef cnp.npy_intp n
+    for e in range(k.n):
+        if k.kind[e] == ARRAY and cnp.PyArray_ISBOOL(arrays[k.value[e]]):
+            for a in range(k.axes[e]):
+                n = cnp.PyArray_DIM(arrays[k.value[e]], a)
+                axis = k.axis[e] + a
+                if n != sizes[axis] and n > 0:
+                    raise _mask_error(axis, sizes[axis], n)
+                k.refused |= n != sizes[axis]       # numpy lets an empty mask pass anywhere
+    return 0
+
+
+cdef int _place(Selection s, Key *k, tuple items, const int64_t *sizes) except -1:
+    """Fill the range axes."""
+    cdef int e, a, axis
+    for e in range(k.n):
+        axis = k.axis[e]
+        if k.kind[e] == INTEGER:
+            s.start[axis] = k.value[e] + (sizes[axis] if k.value[e] < 0 else 0)
+            s.count[axis] = s.step[axis] = 1
+            if s.start[axis] < 0 or s.start[axis] >= sizes[axis]:
+                raise _range_error(items[e], axis, sizes[axis])
+        elif k.kind[e] == SLICE:
+            _place_slice(s, k, items[e], axis, sizes[axis])
+        elif k.kind[e] == ELLIPSIS:
+            for a in range(axis, axis + k.axes[e]):
+                s.count[a] = sizes[a]
+                s.step[a] = 1
+    return 0
+
+
+cdef int _place_slice(Selection s, Key *k, object item, int axis, int64_t size) except -1:
+    """A negative step stays negative until _set_strides() turns the axis round."""
+    cdef Py_ssize_t start, stop, step
+    PySlice_Unpack(item, &start, &stop, &step)
+    s.count[axis] = PySlice_AdjustIndices(size, &start, &stop, step)
+    s.start[axis] = start if s.count[axis] else 0
+    s.step[axis] = step if s.count[axis] > 1 else 1
+    k.refused |= step < 0
+    k.doubtful |= step >> 62 > 0        # h5py's unsigned arithmetic overflows somewhere above, numpy's clips
+    return 0
+
+
+cdef tuple _gather(Selection s, Key *k, list arrays, const int64_t *sizes):
+    """Make the coordinates of the point axes; return the shape that all index arrays broadcast to."""
+    cdef list shapes = [], columns = [None] * s.rank
+    cdef tuple shape
+    cdef int e, axis
+    for e in range(k.n):
+        if k.kind[e] == BOOLEAN:
+            shapes.append((k.value[e],))
+        elif k.kind[e] == ARRAY:
+            array = arrays[k.value[e]]
+            axis = k.axis[e]
+            if cnp.PyArray_ISBOOL(array):
+                columns[axis:axis + k.axes[e]] = np.asarray(array).nonzero()
+            else:
+                columns[axis] = array
+            shapes.append(columns[axis].shape)
+    shape = shapes[0] if len(shapes) == 1 else _broadcast_shape(shapes)
+    for n in shape:
+        s.npoints *= n
+    s.columns = columns
+    for axis in range(s.rank):
+        if columns[axis] is not None:
+            _set_coords(s, k, axis, sizes[axis], shape)
+    return shape
+
+
+cdef tuple _broadcast_shape(list shapes):
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        text = " ".join([str(shape).replace(" ", "") for shape in shapes])
+        raise IndexError("shape mismatch: indexing arrays could not be broadcast together with shapes " + text) from None
+
+
+cdef int _set_coords(Selection s, Key *k, int axis, int64_t size, tuple shape) except -1:
+    """Own, check and broadcast the coordinates of one axis. They are copied first, so that no other thread can change
+    an index after its check."""
+    cdef int flags = (cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_NOTSWAPPED | cnp.NPY_ARRAY_ENSURECOPY | cnp.NPY_ARRAY_ENSUREARRAY
+                      | cnp.NPY_ARRAY_FORCECAST)
+    cdef bint increasing = True, negative = False
+    cdef int64_t bad
+    source = s.columns[axis]
+    column = cnp.PyArray_FROMANY(source, cnp.NPY_INT64, 0, 0, flags)
+    if s.npoints:                       # numpy does not look at indices that are broadcast away
+        bad = _check_coords(<int64_t *>cnp.PyArray_DATA(column), cnp.PyArray_SIZE(column), size, &increasing, &negative)
+        if bad >= 0:
+            raise _range_error(column.flat[bad], axis, size)
+    # h5py adds the size in the array's own type, and fails where that overflows; 2**64 - 1 is no -1 to it
+    if not increasing or (negative and (source.dtype.kind == "u" or size > np.iinfo(source.dtype).max)):
+        k.refused = True
+    if column.shape != shape:
+        column = cnp.PyArray_FROMANY(np.broadcast_to(column, shape), cnp.NPY_INT64, 0, 0, flags)
+    s.columns[axis] = column
+    s.coords[axis] = <const int64_t *>cnp.PyArray_DATA(column)
+    s.is_point[axis] = True
+    s.start[axis] = s.count[axis] = 0
+    s.step[axis] = 1
+    return 0
+
+
+cdef int64_t _check_coords(int64_t *values, int64_t n, int64_t size, bint *increasing, bint *negative) noexcept nogil:
+    """Add ``size`` to negative values; return the place of the first value out of range, left as it was, or -1."""
+    cdef int64_t i, value, last = -1
+    for i in range(n):
+        value = values[i]
+        if value < 0:
+            value += size
+            negative[0] = True
+        if value < 0 or value >= size:
+            return i
+        values[i] = value
+        increasing[0] &= value > last
+        last = value
+    return -1
+
+
+cdef int _ask_h5py(Selection s, Key *k, tuple items, list arrays, tuple shape) except -1:
+    """Whether h5py takes this key's index arrays; whether they increase is known already."""
+    if k.fancy > 1 or arrays is None:
+        k.refused = True
+        return 0
+    array = arrays[0]
+    cdef bint mask = cnp.PyArray_ISBOOL(array)
+    cdef bint alone = k.length == 1
+    cdef bint given = items[0] is array         # as an array, not as a list
+    k.doubtful |= not cnp.PyArray_CheckExact(array)     # a masked array, for example
+    if mask and alone and given and array.shape == shape:
+        return 0
+    if cnp.PyArray_NDIM(array) != 1 or (mask and s.rank == 1):
+        k.refused = True
+    elif mask:
+        # before 3.16 h5py has no d[mask] for one axis of datasets of strings and of compounds
+        k.doubtful |= alone and given
+    return 0
+
+
+# ------------------------------------------------------------------------------------- where the elements go
+
+cdef int _order(Selection s, Key *k, tuple point_shape, Dims *dims) except -1:
+    """List the dimensions of the result in order."""
+    cdef int e, a
+    cdef bint points_left = k.fancy > 0
+    dims.n = 0
+    if points_left and _points_first(k):
+        _add_points(dims, point_shape)
+        points_left = False
+    for e in range(k.n):
+        if k.kind[e] == NEWAXIS:
+            _add_dim(dims, 1, FROM_NEWAXIS)
+        elif k.kind[e] == SLICE or k.kind[e] == ELLIPSIS:
+            for a in range(k.axis[e], k.axis[e] + k.axes[e]):
+                _add_dim(dims, s.count[a], a)
+        elif points_left and k.kind[e] != INTEGER:
+            _add_points(dims, point_shape)
+            points_left = False
+    return 0
+
+
+cdef bint _points_first(Key *k) noexcept:
+    """numpy's rule: index arrays, and integers beside them, that something else separates go to the front."""
+    cdef int e, runs = 0
+    cdef bint inside = False, index
+    if k.refused:
+        for e in range(k.n):
+            index = k.kind[e] == INTEGER or k.kind[e] == ARRAY or k.kind[e] == BOOLEAN
+            runs += index and not inside
+            inside = index
+    return runs > 1
+
+
+cdef int _add_points(Dims *dims, tuple point_shape) except -1:
+    for n in point_shape:
+        _add_dim(dims, n, FROM_POINTS)
+    return 0
+
+
+cdef int _add_dim(Dims *dims, int64_t length, int source) except -1:
+    if dims.n == MAX_DIMS:
+        raise IndexError(f"number of dimensions must be within [0, {MAX_DIMS}], indexing result would have more")
+    dims.length[dims.n] = length
+    dims.source[dims.n] = source
+    dims.n += 1
+    return 0
+
+
+cdef int _set_strides(Selection s, Dims *dims) except -1:
+    """Fill size, strides and offset, and turn round the axes with a negative step."""
+    cdef int64_t stride = 1, length
+    cdef bint empty = False
+    cdef int d, axis
+    for d in range(dims.n - 1, -1, -1):
+        length = dims.length[d]
+        axis = dims.source[d]
+        if axis >= 0:
+            s.out_stride[axis] = stride
+        elif axis == FROM_POINTS and (d == dims.n - 1 or dims.source[d + 1] != FROM_POINTS):
+            s.point_stride = stride
+        if length == 0:
+            empty = True
+        elif length > INT64_MAX // stride:
+            raise ValueError("array is too big; the selection has more than 2**63 - 1 elements")
+        else:
+            stride *= length
+    s.size = 0 if empty else stride
+    for axis in range(s.rank):
+        if s.step[axis] < 0:
+            s.start[axis] += (s.count[axis] - 1) * s.step[axis]
+            s.out_offset += (s.count[axis] - 1) * s.out_stride[axis]
+            s.step[axis] = -s.step[axis]
+            s.out_stride[axis] = -s.out_stride[axis]
+    return 0
+
+
+cdef tuple _shape_tuple(Dims *dims):
+    cdef tuple shape = PyTuple_New(dims.n)
+    cdef object length
+    cdef int d
+    for d in range(dims.n):
+        length = dims.length[d]
+        Py_INCREF(length)               # PyTuple_SET_ITEM steals one reference
+        PyTuple_SET_ITEM(shape, d, length)
+    return shape
+
+
+cdef object _as_slice(object rows, int64_t n):
+    """The slice that selects the same rows as a range, or the range where it has negative or too large indices."""
+    if len(rows) == 0:
+        return slice(0, 0)
+    first, last = rows[0], rows[len(rows) - 1]
+    if not (0 <= first < n and 0 <= last < n):
+        return rows
+    if rows.step > 0:
+        return slice(first, last + 1, rows.step)
+    return slice(first, last - 1 if last else None, rows.step)
+
+
+cdef object _range_error(object index, int axis, int64_t size):
+    return IndexError(f"index {index} is out of bounds for axis {axis} with size {size}")
+
+
+cdef object _mask_error(int axis, int64_t size, int64_t length):
+    return IndexError(f"boolean index did not match indexed array along axis {axis}; size of axis is {size} but size of "
+                      f"corresponding boolean axis is {length}")
