@@ -155,7 +155,7 @@ cdef class Source:
     """The bytes of one open file, through a descriptor of its own, or of a bytes object.
 
     Args:
-        origin: the file descriptor to duplicate, or bytes
+        origin: a descriptor of the file, which stays its owner's, or bytes
         map: whether resident parts may be read through a mapping
     """
     cdef h5fast_source source
@@ -168,7 +168,7 @@ cdef class Source:
             self.memory = origin
             h5fast_source_of_memory(&self.source, <const uint8_t *><const char *>self.memory, len(origin))
             return
-        descriptor = os.dup(origin)
+        descriptor = reopen(origin)
         if h5fast_source_open(&self.source, descriptor, map) != H5FAST_OK:
             self.source.fd = -1
             os.close(descriptor)
@@ -205,6 +205,15 @@ cdef class Source:
         if now > <int64_t>self.source.size:
             return f"it has grown from {self.source.size} to {now} bytes"
         return "it was written to"
+
+
+cdef object reopen(descriptor):
+    """Another descriptor of the same file. A duplicate would share libhdf5's file lock and hold it after libhdf5 closed
+    the file, so that nobody could write to it; opening it anew through /proc finds the same inode and no lock."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or no permission to open it again
+        return os.dup(descriptor)
 
 
 # --- casts --------------------------------------------------------------------------------------------------------------
@@ -412,13 +421,14 @@ cdef class Storage:
         cdef h5fast_selection picked
         cdef h5fast_gather gather
         cdef const h5fast_storage *storage = &self.storage
-        cdef uint64_t size = self.storage.itemsize
+        cdef uint64_t size = self.storage.itemsize, out_size
         if selection.size == 0:
             return True
         if field_bytes != 0:
             storage = &self.by_bytes
             size = field_bytes
-        rows = fill_selection(&picked, selection, cnp.PyArray_ITEMSIZE(out) if cast is not None else size, cast)
+        out_size = cnp.PyArray_ITEMSIZE(out) if cast is not None else size
+        rows = fill_selection(&picked, selection, size, out_size if cast is not None else 0)
         if field_bytes != 0:
             picked.start[self.storage.rank] = field_offset
             picked.count[self.storage.rank] = field_bytes
@@ -433,30 +443,34 @@ cdef class Storage:
         gather.selection = &picked
         gather.source = &source.source
         gather.cast = &cast.cast if cast is not None else NULL
-        gather.out = <uint8_t *>cnp.PyArray_DATA(out) + selection.out_offset * <int64_t>size
+        gather.out = <uint8_t *>cnp.PyArray_DATA(out) + selection.out_offset * <int64_t>out_size
         gather.threads = threads
         run(&gather, storage, origin)
         return True
 
 
-cdef object fill_selection(h5fast_selection *picked, Selection selection, uint64_t size, Cast cast):
-    """The engine's form of a selection; returns what owns arrays made for it."""
+cdef object fill_selection(h5fast_selection *picked, Selection selection, uint64_t size, uint64_t row_size):
+    """The engine's form of a selection; returns what owns arrays made for it.
+
+    Elements within a row are `size` bytes apart in the output. For a cast `row_size` is the size of its output's elements,
+    0 else: the cast itself lays out the row, and it goes row by row, so a range of rows becomes a list.
+    """
     cdef int axis
-    cdef cnp.ndarray rows = None
+    cdef cnp.ndarray rows
     picked.point_count = selection.npoints
-    picked.point_stride = selection.point_stride * <int64_t>size
+    picked.point_stride = selection.point_stride * <int64_t>(row_size or size)
     for axis in range(selection.rank):
         picked.coords[axis] = selection.coords[axis] if selection.is_point[axis] else NULL
         picked.start[axis] = selection.start[axis]
         picked.count[axis] = selection.count[axis]
         picked.step[axis] = selection.step[axis]
         picked.out_stride[axis] = selection.out_stride[axis] * <int64_t>size
-    if cast is not None and selection.rank > 0 and not selection.is_point[0]:
-        # A cast goes row by row, so a range of rows becomes a list of them.
-        rows = selection.start[0] + selection.step[0] * np.arange(selection.count[0], dtype=np.int64)
-        picked.coords[0] = <const int64_t *>cnp.PyArray_DATA(rows)
-        picked.point_count = selection.count[0]
-        picked.point_stride = picked.out_stride[0]
+    if row_size == 0 or selection.rank == 0 or selection.is_point[0]:
+        return None
+    rows = selection.start[0] + selection.step[0] * np.arange(selection.count[0], dtype=np.int64)
+    picked.coords[0] = <const int64_t *>cnp.PyArray_DATA(rows)
+    picked.point_count = selection.count[0]
+    picked.point_stride = selection.out_stride[0] * <int64_t>row_size
     return rows
 
 
