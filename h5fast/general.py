@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from h5fast._selection import Selection
 
-__all__ = ["read"]
+__all__ = ["read", "strided"]
 
 # Rows of a dataset without chunks that lie this close are read in one box: a call into HDF5 costs some 7 µs.
 _JOIN_BYTES = 64 * 1024
@@ -32,7 +32,7 @@ def read(source: h5py.Dataset, chunk: tuple[int, ...] | None, selection: Selecti
     axes = selection.axes
     coordinates = selection.coordinates
     points = [axis for axis, c in enumerate(coordinates) if c is not None]
-    target = _strided(out, selection, points)
+    target = strided(out, selection, points)
     ranges = tuple(slice(start, start + (count - 1) * step + 1, step) for start, count, step, _, _ in axes)
     if not points:
         target[0] = _box(source, ranges)
@@ -52,7 +52,7 @@ def _box(source: h5py.Dataset, box: tuple[slice, ...]) -> np.ndarray:
     return np.asarray(source[box]) if box else np.asarray(source[()])
 
 
-def _strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndarray:
+def strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndarray:
     """``out`` seen as (points, range axes in order, axes of the element type)."""
     inner = out.ndim - len(selection.shape)
     element_shape = out.shape[out.ndim - inner:] if inner else ()

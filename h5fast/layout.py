@@ -14,7 +14,7 @@ import numpy as np
 
 from h5fast import _index, _library
 
-__all__ = ["Layout", "Indirect", "describe"]
+__all__ = ["Layout", "Indirect", "Virtual", "describe", "open_descriptor"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 _OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
@@ -24,6 +24,10 @@ _PLAIN_DRIVERS = frozenset((h5fd.SEC2, h5fd.STDIO))
 
 class Indirect(Exception):
     """The dataset has to be read through libhdf5; the message says why."""
+
+
+class Virtual(Exception):
+    """The dataset is a mapping of others, and nothing else forbids reading these directly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ def describe(dataset: h5py.Dataset) -> Layout:
 
     Raises:
         Indirect: h5fast must not read it directly.
+        Virtual: it is a virtual dataset.
     """
     dataset_id = dataset.id
     file_id = h5i.get_file_id(dataset_id)
@@ -72,7 +77,7 @@ def describe(dataset: h5py.Dataset) -> Layout:
     create_plist = dataset_id.get_create_plist()
     kind = _KINDS.get(create_plist.get_layout(), "unknown")
     if kind == "virtual":
-        raise Indirect("virtual dataset")
+        raise Virtual
     if kind == "unknown":
         raise Indirect("layout unknown to h5fast")
     if kind == "contiguous" and create_plist.get_external_count() > 0:

@@ -12,8 +12,8 @@ import weakref
 import h5py
 import numpy as np
 
-from h5fast import _index, general, layout, transform
-from h5fast._gather import Source, Storage
+from h5fast import _index, general, layout, transform, virtual
+from h5fast._gather import Cast, Source, Storage
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError
 from h5fast.threads import get_num_threads
@@ -38,10 +38,11 @@ class _Appended(Exception):
 class _Direct:
     """What the direct path keeps of a dataset: its storage, the file's bytes and, once it pays, the chunk index."""
 
-    __slots__ = ("layout", "storage", "source", "index", "debt")
+    __slots__ = ("shape", "dtype", "layout", "storage", "source", "index", "debt")
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        found = layout.describe(dataset)
+    def __init__(self, dataset: h5py.Dataset, found: layout.Layout) -> None:
+        self.shape = found.shape
+        self.dtype = found.dtype
         self.layout = found
         chunk = found.chunk
         self.storage = Storage(found.shape, chunk, found.dtype.itemsize, found.filters, found.raw_edges, found.fill)
@@ -87,7 +88,7 @@ class DatasetReader:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._id = dataset.id
-        self._direct: _Direct | None = None
+        self._direct: _Direct | virtual.VirtualRows | None = None
         self._reason: str | None = None
         self._lock = threading.Lock()
 
@@ -95,6 +96,12 @@ class DatasetReader:
     def path(self) -> str:
         """"direct", or "general: <reason>"."""
         return "direct" if self._prepared() is not None else f"general: {self._reason}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent of the dataset in elements."""
+        direct = self._prepared()
+        return direct.shape if direct is not None else self._plain().shape
 
     def invalidate(self) -> None:
         """Forgets layout and index: the extent or the contents may have changed."""
@@ -112,22 +119,19 @@ class DatasetReader:
         if direct is None:
             return self._read_general(key)
         try:
-            selection = select(key, direct.layout.shape)
+            selection = select(key, direct.shape)
         except Unhandled:
             return self._plain()[key]
-        try:
-            if selection.fields:
-                return self._read_fields(direct, selection, key)
-            return self._finish(selection, self._array(direct, selection))
-        except _Appended:
-            return self._read_general(key)
+        if selection.fields:
+            return self._read_fields(direct, selection, key)
+        return self._finish(selection, self._array(direct, selection))
 
     def read_patched(self, key: Any) -> Any:
         """h5py's own answer for the key, or ``NotImplemented`` where h5py has to give it."""
         direct = self._prepared()
-        if direct is None or not h5py_accepts(key, direct.layout.shape):
+        if direct is None or not h5py_accepts(key, direct.shape):
             return NotImplemented
-        selection = select(key, direct.layout.shape)
+        selection = select(key, direct.shape)
         if selection.fields:
             return NotImplemented
         try:
@@ -147,30 +151,38 @@ class DatasetReader:
     ) -> np.ndarray:
         """Rows along the first axis, in any order; see :meth:`h5fast.Dataset.take`."""
         direct = self._prepared()
-        shape = direct.layout.shape if direct is not None else self._plain().shape
-        stored = direct.layout.dtype if direct is not None else self._plain().dtype
+        shape = self.shape
+        stored = direct.dtype if direct is not None else self._plain().dtype
         selection = select_rows(rows, shape[0] if shape else 0, shape)
         wanted = transform.request(stored, shape[1:], dtype, scale, offset, channels_first)
         count = selection.shape[0]
         out = transform.output(wanted, count, out)
         try:
-            if direct is None or not self._take_direct(direct, selection, wanted, out):
-                self._take_in_blocks(direct, selection, wanted, out)
+            if wanted.is_identity:
+                self.read_into(selection, out)
+            elif not isinstance(direct, _Direct) or not self._cast(direct, selection, wanted.cast(), out):
+                self._cast_in_blocks(selection, wanted, out)
         except _Appended:
-            self._take_in_blocks(None, selection, wanted, out)
+            self._cast_in_blocks(selection, wanted, out)
         return out
 
     # --- paths ---
 
-    def _prepared(self) -> _Direct | None:
+    def _prepared(self) -> _Direct | virtual.VirtualRows | None:
         if self._direct is None and self._reason is None:
             with self._lock:
                 if self._direct is None and self._reason is None:
-                    try:
-                        self._direct = _Direct(self._plain())
-                    except layout.Indirect as reason:
-                        self._reason = str(reason)
+                    self._prepare(self._plain())
         return self._direct
+
+    def _prepare(self, dataset: h5py.Dataset) -> None:
+        try:
+            try:
+                self._direct = _Direct(dataset, layout.describe(dataset))
+            except layout.Virtual:
+                self._direct = virtual.VirtualRows(dataset, DatasetReader)
+        except layout.Indirect as reason:
+            self._reason = str(reason)
 
     def _plain(self) -> h5py.Dataset:
         return h5py.Dataset(self._id)
@@ -178,10 +190,24 @@ class DatasetReader:
     def _finish(self, selection: Selection, array: np.ndarray) -> Any:
         return array[()] if selection.scalar and array.shape == () else array
 
-    def _array(self, direct: _Direct, selection: Selection) -> np.ndarray:
-        out = np.empty(selection.shape, direct.layout.dtype)
-        self._gather(direct, selection, out)
+    def _array(self, direct: Any, selection: Selection) -> np.ndarray:
+        out = np.empty(selection.shape, direct.dtype)
+        self.read_into(selection, out)
         return out
+
+    def read_into(self, selection: Selection, out: np.ndarray) -> None:
+        """Reads a selection into ``out``, a C-contiguous array of its shape and the dataset's type."""
+        direct = self._prepared()
+        try:
+            if isinstance(direct, _Direct):
+                self._gather(direct, selection, out)
+                return
+            if direct is not None and direct.read(selection, out):
+                return
+        except _Appended:
+            pass  # the general path is the answer to that
+        dataset = self._plain()
+        general.read(dataset, dataset.chunks, selection, out)
 
     def _gather(self, direct: _Direct, selection: Selection, out: np.ndarray, **options: Any) -> bool:
         """Reads into ``out`` through the engine, then makes sure that the file was the same throughout."""
@@ -237,15 +263,18 @@ class DatasetReader:
                 except CorruptFileError as error:
                     raise CorruptFileError(errno.EIO, f"{self._where()}: {error}") from None
 
-    def _read_fields(self, direct: _Direct, selection: Selection, key: Any) -> Any:
+    def _read_fields(self, direct: Any, selection: Selection, key: Any) -> Any:
         """One field of a compound is a range of each element's bytes; several are left to h5py's rules."""
-        dtype = direct.layout.dtype
+        dtype = direct.dtype
         name = selection.fields[0]
-        if len(selection.fields) > 1 or selection.record or dtype.names is None or name not in dtype.names:
+        if not isinstance(direct, _Direct) or len(selection.fields) > 1 or selection.record or dtype.names is None or name not in dtype.names:
             return self._read_general(key)
         field, offset = dtype.fields[name][:2]
         out = np.empty(selection.shape, field)
-        self._gather(direct, selection, out, field_offset=offset, field_bytes=field.itemsize)
+        try:
+            self._gather(direct, selection, out, field_offset=offset, field_bytes=field.itemsize)
+        except _Appended:
+            return self._read_general(key)
         return self._finish(selection, out)
 
     def _read_general(self, key: Any) -> Any:
@@ -268,26 +297,19 @@ class DatasetReader:
         general.read(source, dataset.chunks, selection, out)
         return self._finish(selection, out)
 
-    def _take_direct(self, direct: _Direct, selection: Selection, wanted: transform.Transform, out: np.ndarray) -> bool:
-        if wanted.is_identity:
-            return self._gather(direct, selection, out)
-        cast = wanted.cast()
+    def _cast(self, direct: _Direct, selection: Selection, cast: Cast, out: np.ndarray) -> bool:
         return cast.fused and self._gather(direct, selection, out, cast=cast)
 
-    def _take_in_blocks(self, direct: _Direct | None, selection: Selection, wanted: transform.Transform,
-                        out: np.ndarray) -> None:
+    def _cast_in_blocks(self, selection: Selection, wanted: transform.Transform, out: np.ndarray) -> None:
         """Rows as they are stored into a bounded buffer, from there cast by NumPy into the output."""
-        shape = direct.layout.shape if direct is not None else self._plain().shape
+        shape = self.shape
         rows = _rows_of(selection)
         row_bytes = max(1, math.prod(shape[1:]) * wanted.stored.itemsize)
         step = max(1, _CAST_BLOCK_BYTES // row_bytes)
         for first in range(0, len(rows), step):
             part = select_rows(rows[first:first + step], shape[0], shape)
             block = np.empty(part.shape, wanted.stored)
-            if direct is not None:
-                self._gather(direct, part, block)
-            else:
-                general.read(self._plain(), self._plain().chunks, part, block)
+            self.read_into(part, block)
             wanted.apply(block, out[first:first + step])
 
     def _where(self) -> str:

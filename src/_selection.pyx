@@ -10,8 +10,9 @@ h5py's meaning is taken where h5py has one, numpy's elsewhere. The two differ on
 So a key is parsed once, and whether h5py takes it is asked only to settle these. Single rows (``d[5]``) are the hot path:
 one pass over the key into C arrays on the stack, and one object for the answer.
 
-Two answers of h5py's are not followed, because they are wrong data: unsorted lists of unsigned integers (it returns the
-elements sorted), and an index equal to the axis's size where the result is empty anyway (it does not notice).
+Three answers of h5py's are not followed, because they are wrong data: unsorted arrays of unsigned integers (it returns the
+elements sorted), an index equal to the axis's size where the result is empty anyway (it does not notice), and, with numpy 1,
+negative indices in arrays of a type too small for the axis's size (they wrap around).
 """
 cimport cython
 cimport numpy as cnp
@@ -92,7 +93,7 @@ cdef class Selection:
         """For each axis of the dataset a copy of its coordinate array, ``None`` where the axis is a range."""
         if self.columns is None:
             return (None,) * self.rank
-        return tuple([None if column is None else column.ravel() + 0 for column in self.columns])
+        return tuple([None if column is None else column.flatten() for column in self.columns])
 
 
 cpdef Selection select(object key, tuple shape, bint numpy_only=False):
@@ -175,11 +176,12 @@ cdef Selection _select_with_bools(tuple items, tuple shape):
 
 
 cdef Selection _select(tuple items, tuple shape, bint numpy_only, bint bools_are_ints):
+    """Each step raises what numpy raises at that step, in numpy's order."""
     cdef Key k
     cdef Dims dims
     cdef int64_t sizes[MAX_RANK]
     cdef int axis
-    cdef list arrays = None
+    cdef list arrays
     cdef tuple point_shape = ()
     cdef Selection s
     if shape is None or len(shape) > MAX_RANK:
@@ -203,7 +205,7 @@ cdef Selection _select(tuple items, tuple shape, bint numpy_only, bint bools_are
     _order(s, &k, point_shape, &dims)
     _set_strides(s, &dims)
     s.shape = _shape_tuple(&dims)
-    # h5py makes a scalar of every 0-d result, numpy keeps an array where the key has an ellipsis; so does h5py for scalar datasets
+    # h5py makes a scalar of every 0-d result but d[...] of a scalar dataset; numpy keeps an array where there is an ellipsis
     s.scalar = dims.n == 0 and (not 0 <= k.ellipsis < k.length or (s.rank > 0 and not k.refused))
     s.refused = k.refused
     s.h5py = not (k.refused or k.doubtful)
@@ -303,7 +305,7 @@ cdef list _parse_array(Key *k, int e, object item, list arrays):
     return arrays
 
 
-cdef bint _may_be_integer(object item) noexcept:
+cdef bint _may_be_integer(object item) except -1:
     """Only to save the cost of an exception: lists and arrays have no ``__index__``, and numpy.bool has had one."""
     if cnp.PyArray_Check(item):
         return cnp.PyArray_NDIM(item) == 0
@@ -415,6 +417,8 @@ cdef tuple _gather(Selection s, Key *k, list arrays, const int64_t *sizes):
     cdef list shapes = [], columns = [None] * s.rank
     cdef tuple shape
     cdef int e, axis
+    if k.fancy > MAX_DIMS:
+        raise IndexError("too many advanced (array) indices")
     for e in range(k.n):
         if k.kind[e] == BOOLEAN:
             shapes.append((k.value[e],))
@@ -422,7 +426,10 @@ cdef tuple _gather(Selection s, Key *k, list arrays, const int64_t *sizes):
             array = arrays[k.value[e]]
             axis = k.axis[e]
             if cnp.PyArray_ISBOOL(array):
-                columns[axis:axis + k.axes[e]] = np.asarray(array).nonzero()
+                found = np.asarray(array).nonzero()
+                if len(found) != k.axes[e]:     # the __index__ of a slice in the key can do anything, even reshape the mask
+                    raise IndexError("a mask changed its shape while it was used")
+                columns[axis:axis + k.axes[e]] = found
             else:
                 columns[axis] = array
             shapes.append(columns[axis].shape)

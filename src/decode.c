@@ -1,11 +1,11 @@
 #include "decode.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fletcher32.h"
 #include "inflate.h"
+#include "locks.h"
 #include "lzf.h"
 #include "shuffle.h"
 
@@ -248,33 +248,16 @@ h5fast_status h5fast_decode_chunk(const h5fast_storage *storage, h5fast_scratch 
     return H5FAST_OK;
 }
 
-static pthread_mutex_t free_list_lock = PTHREAD_MUTEX_INITIALIZER;
 static h5fast_scratch *free_list;
-static pthread_once_t fork_handlers = PTHREAD_ONCE_INIT;
-
-static void lock_free_list(void)
-{
-    pthread_mutex_lock(&free_list_lock);
-}
-
-static void unlock_free_list(void)
-{
-    pthread_mutex_unlock(&free_list_lock);
-}
-
-static void install_fork_handlers(void)
-{
-    pthread_atfork(lock_free_list, unlock_free_list, unlock_free_list);
-}
+H5FAST_FORK_SAFE_LOCK(scratches, (void)0)
 
 h5fast_scratch *h5fast_scratch_take(void)
 {
-    pthread_once(&fork_handlers, install_fork_handlers);
-    lock_free_list();
+    lock_scratches();
     h5fast_scratch *scratch = free_list;
     if (scratch != NULL)
         free_list = scratch->next;
-    unlock_free_list();
+    pthread_mutex_unlock(&scratches);
     return scratch != NULL ? scratch : calloc(1, sizeof *scratch);
 }
 
@@ -295,10 +278,10 @@ void h5fast_scratch_return(h5fast_scratch *scratch)
     shrink(&scratch->decoded[0]);
     shrink(&scratch->decoded[1]);
     shrink(&scratch->staged);
-    lock_free_list();
+    lock_scratches();
     scratch->next = free_list;
     free_list = scratch;
-    unlock_free_list();
+    pthread_mutex_unlock(&scratches);
 }
 
 static void destroy(h5fast_scratch *scratch)
@@ -314,10 +297,10 @@ static void destroy(h5fast_scratch *scratch)
 
 void h5fast_scratch_trim(void)
 {
-    lock_free_list();
+    lock_scratches();
     h5fast_scratch *scratch = free_list;
     free_list = NULL;
-    unlock_free_list();
+    pthread_mutex_unlock(&scratches);
     while (scratch != NULL) {
         h5fast_scratch *next = scratch->next;
         destroy(scratch);
@@ -327,10 +310,10 @@ void h5fast_scratch_trim(void)
 
 size_t h5fast_scratch_bytes(void)
 {
-    lock_free_list();
+    lock_scratches();
     size_t bytes = 0;
     for (h5fast_scratch *s = free_list; s != NULL; s = s->next)
         bytes += s->encoded.capacity + s->decoded[0].capacity + s->decoded[1].capacity + s->staged.capacity;
-    unlock_free_list();
+    pthread_mutex_unlock(&scratches);
     return bytes;
 }

@@ -327,6 +327,39 @@ static h5fast_status single_job(worker *w)
     return status == H5FAST_OK ? decode_job(w, w->scratch->encoded.bytes) : status;
 }
 
+static void advise_job(worker *w)
+{
+    const h5fast_gather *g = w->gather;
+    const h5fast_chunk *chunk = &w->job->chunk;
+    if (chunk->address == 0)
+        return;
+    if (g->storage->filter_count > 0) {
+        h5fast_source_advise(g->source, chunk->address, chunk->size);
+        return;
+    }
+    for (uint64_t i = 0; i < w->group->count; i++)
+        h5fast_source_advise(g->source, chunk->address + point_offset(w, point_at(w, i)) + w->box.from, w->box.extent);
+}
+
+/* The first thread that meets bytes which are not in memory announces all later reads of the window, so that the disk
+ * works on many at once; the others go on meanwhile. Each helping of units is looked at once. */
+static void advise_window(const worker *w, uint64_t from)
+{
+    h5fast_gather *g = w->gather;
+    worker reader = *w;
+    if (atomic_load_explicit(&g->advised, memory_order_relaxed))
+        return;
+    begin_job(&reader, &g->jobs[g->units[from].first]);
+    const h5fast_chunk *chunk = &reader.job->chunk;
+    uint64_t first = chunk->address + (g->storage->filter_count > 0 ? 0 : wanted(&reader).first);
+    if (chunk->address == 0 || !h5fast_source_is_cold(g->source, first, 1) || atomic_exchange(&g->advised, 1))
+        return;
+    for (uint32_t i = g->units[from].first; i < g->job_count; i++) {
+        begin_job(&reader, &g->jobs[i]);
+        advise_job(&reader);
+    }
+}
+
 /* One read for several neighbouring chunks. Where it fails, each is tried alone, so that the error names the right one. */
 static const uint8_t *read_unit(worker *w, const h5fast_job *jobs, uint32_t count)
 {
@@ -387,6 +420,7 @@ static void work(h5fast_task *task, void *context)
                 break;
             at = first;
             end = last;
+            advise_window(&w, first);
         }
         run_unit(&w, &g->units[at]);
         at++;
@@ -451,6 +485,7 @@ static void make_window(h5fast_gather *g)
     if (!ascending)
         qsort(g->jobs, g->job_count, sizeof *g->jobs, compare_jobs);
     make_units(g);
+    atomic_store(&g->advised, g->unit_count < 2);
 }
 
 /* Bytes that the window's jobs decode or move: decoding costs about ten times a copy. */

@@ -51,6 +51,7 @@ typedef struct {
     h5fast_job *jobs;
     h5fast_unit *units;
     uint32_t job_count, unit_count;
+    _Atomic int advised;     /* the window's reads were announced to the kernel, or found not to need it */
     int running;             /* a window is with the pool */
     h5fast_task task;
     pthread_mutex_t error_lock;

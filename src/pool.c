@@ -5,15 +5,26 @@
 #include <signal.h>
 #include <time.h>
 
+#include "locks.h"
+
 /* Enough for any machine that trains; a task asks for what h5fast.set_num_threads says. */
 enum { MAX_WORKERS = 512 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_ready = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t helper_left = PTHREAD_COND_INITIALIZER;
-static h5fast_task *open_tasks; /* tasks that may have items left; guarded by lock */
-static int workers;             /* threads started; guarded by lock */
-static pthread_once_t fork_handlers = PTHREAD_ONCE_INIT;
+static h5fast_task *open_tasks; /* tasks that may have items left; guarded by `pool` */
+static int workers;             /* threads started; guarded by `pool` */
+
+/* Threads do not survive fork: the child forgets them and the tasks of other threads, and starts afresh. */
+static void start_afresh(void)
+{
+    pthread_cond_init(&work_ready, NULL);
+    pthread_cond_init(&helper_left, NULL);
+    open_tasks = NULL;
+    workers = 0;
+}
+
+H5FAST_FORK_SAFE_LOCK(pool, start_afresh())
 
 /* The task whose submitting thread this is, while it works on it. */
 static _Thread_local const h5fast_task *submitted;
@@ -23,31 +34,6 @@ static double now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void before_fork(void)
-{
-    pthread_mutex_lock(&lock);
-}
-
-static void after_fork_in_parent(void)
-{
-    pthread_mutex_unlock(&lock);
-}
-
-/* Threads do not survive fork: the child forgets them and the tasks of other threads, and starts afresh. */
-static void after_fork_in_child(void)
-{
-    pthread_mutex_init(&lock, NULL);
-    pthread_cond_init(&work_ready, NULL);
-    pthread_cond_init(&helper_left, NULL);
-    open_tasks = NULL;
-    workers = 0;
-}
-
-static void install_fork_handlers(void)
-{
-    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 static int has_items(h5fast_task *task)
@@ -67,17 +53,17 @@ static h5fast_task *task_for_helper(void)
 static void *worker(void *unused)
 {
     (void)unused;
-    pthread_mutex_lock(&lock);
+    lock_pool();
     for (;;) {
         h5fast_task *task = task_for_helper();
         if (task == NULL) {
-            pthread_cond_wait(&work_ready, &lock);
+            pthread_cond_wait(&work_ready, &pool);
             continue;
         }
         task->helpers++;
-        pthread_mutex_unlock(&lock);
+        pthread_mutex_unlock(&pool);
         task->work(task, task->context);
-        pthread_mutex_lock(&lock);
+        lock_pool();
         if (--task->helpers == 0)
             pthread_cond_broadcast(&helper_left);
     }
@@ -121,8 +107,7 @@ void h5fast_pool_submit(h5fast_task *task)
         wanted = shares > 0 ? (int)shares - 1 : 0;
     if (wanted < 1)
         return; /* a task for one thread never enters the list */
-    pthread_once(&fork_handlers, install_fork_handlers);
-    pthread_mutex_lock(&lock);
+    lock_pool();
     grow(wanted);
     task->after = open_tasks;
     open_tasks = task;
@@ -130,7 +115,7 @@ void h5fast_pool_submit(h5fast_task *task)
         pthread_cond_signal(&work_ready);
     else
         pthread_cond_broadcast(&work_ready);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&pool);
 }
 
 static void close_task(h5fast_task *task)
@@ -150,7 +135,7 @@ int h5fast_pool_help(h5fast_task *task, double seconds)
     submitted = NULL;
     if (has_items(task))
         return 0;
-    pthread_mutex_lock(&lock);
+    lock_pool();
     close_task(task); /* no helper can join from here on */
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -161,9 +146,9 @@ int h5fast_pool_help(h5fast_task *task, double seconds)
     }
     int timed_out = 0;
     while (task->helpers > 0 && !timed_out)
-        timed_out = pthread_cond_timedwait(&helper_left, &lock, &until) != 0;
+        timed_out = pthread_cond_timedwait(&helper_left, &pool, &until) != 0;
     int done = task->helpers == 0;
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&pool);
     return done;
 }
 
@@ -193,8 +178,8 @@ int h5fast_task_is_submitter(const h5fast_task *task)
 
 int h5fast_pool_size(void)
 {
-    pthread_mutex_lock(&lock);
+    lock_pool();
     int size = workers;
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&pool);
     return size;
 }

@@ -9,8 +9,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "locks.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14; older kernels answer EINVAL and pages are mapped one by one */
@@ -218,6 +221,21 @@ h5fast_status h5fast_source_read(const h5fast_source *source, uint64_t offset, u
     return H5FAST_OK;
 }
 
+int h5fast_source_is_cold(h5fast_source *source, uint64_t offset, uint64_t size)
+{
+    if (source->fd < 0 || size == 0)
+        return 0;
+    if (source->map != NULL)
+        return h5fast_source_resident(source, offset, size) == NULL;
+#ifdef RWF_NOWAIT
+    uint8_t byte;
+    struct iovec piece = {&byte, 1};
+    return preadv2(source->fd, &piece, 1, (off_t)offset, RWF_NOWAIT) < 0 && errno == EAGAIN;
+#else
+    return 0;
+#endif
+}
+
 void h5fast_source_advise(const h5fast_source *source, uint64_t offset, uint64_t size)
 {
 #ifdef POSIX_FADV_WILLNEED
@@ -227,7 +245,7 @@ void h5fast_source_advise(const h5fast_source *source, uint64_t offset, uint64_t
 #endif
 }
 
-static pthread_mutex_t guard_lock = PTHREAD_MUTEX_INITIALIZER;
+H5FAST_FORK_SAFE_LOCK(guard_state, (void)0)
 static int guard_count;
 static struct sigaction previous;
 static _Thread_local h5fast_guard *armed;
@@ -252,7 +270,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 
 void h5fast_guard_install(void)
 {
-    pthread_mutex_lock(&guard_lock);
+    lock_guard_state();
     if (guard_count++ == 0) {
         struct sigaction action;
         memset(&action, 0, sizeof action);
@@ -262,12 +280,12 @@ void h5fast_guard_install(void)
         sigemptyset(&action.sa_mask);
         sigaction(SIGBUS, &action, &previous);
     }
-    pthread_mutex_unlock(&guard_lock);
+    pthread_mutex_unlock(&guard_state);
 }
 
 void h5fast_guard_remove(void)
 {
-    pthread_mutex_lock(&guard_lock);
+    lock_guard_state();
     if (--guard_count == 0) {
         struct sigaction current;
         sigaction(SIGBUS, NULL, &current);
@@ -275,7 +293,7 @@ void h5fast_guard_remove(void)
         if (current.sa_flags & SA_SIGINFO && current.sa_sigaction == on_sigbus)
             sigaction(SIGBUS, &previous, NULL);
     }
-    pthread_mutex_unlock(&guard_lock);
+    pthread_mutex_unlock(&guard_state);
 }
 
 void h5fast_guard_arm(h5fast_guard *guard)

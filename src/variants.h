@@ -13,6 +13,7 @@ typedef struct {
                             size_t *produced, size_t *consumed);
 } h5fast_lzf_variant;
 
+/* Takes sizes of two and more only. */
 typedef struct {
     const char *name;
     void (*unshuffle)(const uint8_t *in, size_t n, size_t size, size_t first, size_t count, uint8_t *out);

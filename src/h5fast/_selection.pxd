@@ -14,7 +14,7 @@ cdef class Selection:                   # immutable once select() has returned i
     cdef int64_t start[MAX_RANK]
     cdef int64_t count[MAX_RANK]
     cdef int64_t step[MAX_RANK]         # >= 1; 1 where count <= 1
-    cdef int64_t out_stride[MAX_RANK]   # elements of the result; negative where the key's step was, 0 where an integer dropped the axis
+    cdef int64_t out_stride[MAX_RANK]   # in the result; < 0 where the key's step was, 0 where an integer dropped the axis
     cdef bint is_point[MAX_RANK]        # start, count and step mean nothing on these
     cdef const int64_t *coords[MAX_RANK]  # npoints values in 0 <= v < size for is_point axes, else NULL; owned by columns
     cdef list columns                   # the arrays under coords, None on range axes; None where no axis is a point axis

@@ -1,0 +1,26 @@
+from collections.abc import Iterator
+from typing import Any
+
+MEMORY_HEAD: int
+
+class ChunkIndex:
+    allocated: int
+    @staticmethod
+    def contiguous(address: int) -> ChunkIndex: ...
+    @staticmethod
+    def empty() -> ChunkIndex: ...
+    @staticmethod
+    def of_one(number: int, address: int, size: int, mask: int) -> ChunkIndex: ...
+    @property
+    def nbytes(self) -> int: ...
+    def entries(self) -> Iterator[tuple[int, int, int, int]]: ...
+
+def build(
+    dataset_id: Any,
+    shape: tuple[int, ...],
+    maxshape: tuple[int | None, ...],
+    chunk: tuple[int, ...],
+    user_block: int,
+) -> ChunkIndex: ...
+def filters_partial_chunks(create_plist: Any) -> bool: ...
+def read_stored(dataset_id: Any, offset: tuple[int, ...]) -> tuple[int, bytes] | None: ...

@@ -1,0 +1,7 @@
+ALLOWED_PLUGINS: dict[int, str]
+
+class Library:
+    path: str
+    def __init__(self, path: str, *, loaded: bool = True) -> None: ...
+
+def has_plugin(filter_id: int) -> bool: ...
