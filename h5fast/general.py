@@ -7,10 +7,10 @@ read for each chunk, and the rows are picked out of it: each chunk is decoded on
 from __future__ import annotations
 
 from collections.abc import Iterator
+import math
 
 import h5py
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from h5fast._selection import Selection
 
@@ -53,19 +53,25 @@ def _box(source: h5py.Dataset, box: tuple[slice, ...]) -> np.ndarray:
 
 
 def strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndarray:
-    """``out`` seen as (points, range axes in order, axes of the element type)."""
-    inner = out.ndim - len(selection.shape)
-    element_shape = out.shape[out.ndim - inner:] if inner else ()
-    element_strides = out.strides[out.ndim - inner:] if inner else ()
-    step = out.itemsize * int(np.prod(element_shape, dtype=np.int64))
-    ranges = [(count, stride * step) for axis, (_, count, _, stride, _) in enumerate(selection.axes)
-              if axis not in points]
-    flat = out.reshape(-1)[selection.out_offset * step // out.itemsize:]
-    return as_strided(
-        flat,
-        shape=(selection.npoints, *(count for count, _ in ranges), *element_shape),
-        strides=(selection.point_stride * step, *(stride for _, stride in ranges), *element_strides),
-    )
+    """``out`` seen as (points, range axes in order, axes of the element type), so that a box can be assigned to it.
+
+    By flipping and permuting axes only, which works for every element type. An axis of the result that is longer than one
+    is known by its stride; those that no range axis feeds are the points', next to each other, or newaxis.
+    """
+    axes = len(selection.shape)
+    strides = [math.prod(selection.shape[axis + 1:]) for axis in range(axes)]
+    flips: list[slice] = [slice(None)] * axes
+    fed = []
+    for axis, (_, count, _, stride, _) in enumerate(selection.axes):
+        if axis not in points and count > 1:
+            place = next(i for i in range(axes) if strides[i] == abs(stride) and selection.shape[i] == count)
+            fed.append(place)
+            if stride < 0:
+                flips[place] = slice(None, None, -1)
+    rest = [axis for axis in range(axes) if axis not in fed]
+    inner = list(range(axes, out.ndim))
+    counts = [count for axis, (_, count, _, _, _) in enumerate(selection.axes) if axis not in points]
+    return out[tuple(flips)].transpose(rest + fed + inner).reshape((selection.npoints, *counts, *out.shape[axes:]))
 
 
 def _groups(

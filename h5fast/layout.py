@@ -14,12 +14,11 @@ import numpy as np
 
 from h5fast import _index, _library
 
-__all__ = ["Layout", "Indirect", "Virtual", "describe", "open_descriptor"]
+__all__ = ["Layout", "Indirect", "Virtual", "describe", "is_readable_directly", "open_descriptor"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 _OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
                           h5py.h5z.FILTER_LZF))
-_PLAIN_DRIVERS = frozenset((h5fd.SEC2, h5fd.STDIO))
 
 
 class Indirect(Exception):
@@ -84,7 +83,9 @@ def describe(dataset: h5py.Dataset) -> Layout:
         raise Indirect("external storage")
     filters = _filters(create_plist)
     chunk = create_plist.get_chunk() if kind == "chunked" else None
-    address = dataset_id.get_offset() if kind == "contiguous" else None
+    # get_offset() of nothing is the size of the user block, if there is one.
+    stored = dataset_id.get_space_status() != h5d.SPACE_STATUS_NOT_ALLOCATED
+    address = dataset_id.get_offset() if kind == "contiguous" and stored else None
     return Layout(
         kind=kind,
         shape=tuple(space.get_simple_extent_dims()),
@@ -100,15 +101,24 @@ def describe(dataset: h5py.Dataset) -> Layout:
     )
 
 
-def open_descriptor(dataset: h5py.Dataset) -> int:
-    """The file descriptor that libhdf5 reads a dataset's file through; it stays libhdf5's."""
-    return h5i.get_file_id(dataset.id).get_vfd_handle()
+def open_descriptor(identifier: h5py.h5g.GroupID | h5d.DatasetID | h5f.FileID) -> int:
+    """The file descriptor that libhdf5 reads an object's file through; it stays libhdf5's."""
+    return h5i.get_file_id(identifier).get_vfd_handle()
+
+
+def is_readable_directly(file_id: h5f.FileID) -> bool:
+    """Whether a file's bytes may be read beside libhdf5."""
+    try:
+        _check_file(file_id)
+    except Indirect:
+        return False
+    return True
 
 
 def _check_file(file_id: h5f.FileID) -> bool:
     """Raises Indirect unless the file is a plain local one, open for reading only; returns whether it is SWMR."""
-    if file_id.get_access_plist().get_driver() not in _PLAIN_DRIVERS:
-        raise Indirect("the file is not read by a plain local driver")
+    if file_id.get_access_plist().get_driver() != h5fd.SEC2:  # the one whose handle is a descriptor
+        raise Indirect("the file is not read by the plain driver sec2")
     intent = file_id.get_intent()
     if intent & h5f.ACC_RDWR:
         raise Indirect("the file is open for writing in this process")

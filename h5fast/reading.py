@@ -18,7 +18,7 @@ from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select
 from h5fast.errors import CorruptFileError, H5FastError, ReadError
 from h5fast.threads import get_num_threads
 
-__all__ = ["DatasetReader"]
+__all__ = ["DatasetReader", "watch"]
 
 # Finding and reading one chunk through libhdf5 costs about as much as indexing this many; bytes read beyond need count too.
 _INDEX_PER_CHUNK = 128
@@ -66,15 +66,32 @@ def _compact(dataset: h5py.Dataset, found: layout.Layout) -> tuple[Source, _inde
 
 
 def _source_of(dataset: h5py.Dataset) -> Source:
-    descriptor = layout.open_descriptor(dataset)
-    status = os.fstat(descriptor)
-    key = (descriptor, status.st_dev, status.st_ino)
+    descriptor = layout.open_descriptor(dataset.id)
+    key = _source_key(descriptor)
     with _sources_lock:
         source = _sources.get(key)
-        # A source that outlived its file object may meet the descriptor's number again, and the file changed meanwhile.
-        if source is None or source.changed():
+        if source is None:
             source = _sources[key] = Source(descriptor)
         return source
+
+
+def _source_key(descriptor: int) -> tuple[int, int, int]:
+    status = os.fstat(descriptor)
+    return descriptor, status.st_dev, status.st_ino
+
+
+def watch(file: h5py.File) -> Source | None:
+    """Notes the state of a file that was just opened, so that a later change is noticed whichever dataset is read first.
+
+    The result has to be kept as long as the file is open. None where the file is not read directly anyway.
+    """
+    if not layout.is_readable_directly(file.id):
+        return None
+    descriptor = layout.open_descriptor(file.id)
+    with _sources_lock:
+        # A source under the same number belongs to a file that was closed since: never that one.
+        source = _sources[_source_key(descriptor)] = Source(descriptor)
+    return source
 
 
 class DatasetReader:

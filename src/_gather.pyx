@@ -244,7 +244,6 @@ cdef class Cast:
 
     def __init__(self, source, target, tuple row_shape, scale, offset, bint channels_first):
         cdef int length = 1
-        self.scale, self.offset = scale, offset
         for values in (scale, offset):
             if values is not None:
                 length = max(length, len(values))
@@ -254,16 +253,21 @@ cdef class Cast:
         self.cast.itemsize = source.itemsize
         self.cast.channels = row_shape[len(row_shape) - 1] if row_shape and (channels_first or length > 1) else 1
         self.cast.channels_first = channels_first and self.cast.channels > 1
-        self.cast.scale = self.values(scale)
-        self.cast.offset = self.values(offset)
+        self.scale, self.offset = spread(scale, self.cast.channels), spread(offset, self.cast.channels)
+        self.cast.scale = NULL if self.scale is None else cnp.PyArray_DATA(self.scale)
+        self.cast.offset = NULL if self.offset is None else cnp.PyArray_DATA(self.offset)
         kind = KINDS.get((source.kind, source.itemsize), H5FAST_RAW)
         untouched = source == target and scale is None and offset is None
         to = H5FAST_RAW if untouched else KINDS.get((target.kind, target.itemsize), H5FAST_I8)
         self.fused = (not (kind == H5FAST_RAW and not untouched) and target.isnative or untouched) and (
             h5fast_cast_choose(&self.cast, kind, not source.isnative, to) != 0)
 
-    cdef const void *values(self, cnp.ndarray array):
-        return NULL if array is None else cnp.PyArray_DATA(array)
+
+cdef object spread(array, uint64_t channels):
+    """One value for every channel, as the kernels index them."""
+    if array is None or len(array) == channels:
+        return array
+    return np.repeat(array, channels)
 
 
 # --- storages -----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ cdef enum:
     # Up to this many chunks the grid is one zeroed table whatever the share of it in use: its untouched pages cost nothing.
     DENSE_GRID = 1 << 22
 
+cdef uint64_t UNDEFINED = <uint64_t>-1  # HADDR_UNDEF
+
 cdef enum problem:
     NONE = 0, OUT_OF_MEMORY, MISALIGNED, TWICE
 
@@ -100,6 +102,8 @@ cdef int collect(const uint64_t *offset, unsigned filter_mask, uint64_t address,
                 c.where[axis] = offset[axis]
             return -1
         scaled[axis] = offset[axis] // c.chunk[axis]
+    if address == UNDEFINED:
+        return 0  # a record without a chunk
     if c.swizzled >= 0:
         unswizzle(c, scaled)
     for axis in range(c.rank):

@@ -146,13 +146,11 @@ cdef object load_private(str path):
     with open(path, "rb") as file:
         content = file.read()
     if hasattr(os, "memfd_create"):
+        # Stays open: the dynamic loader knows libraries by path, and a number used again would bring back this one.
         descriptor = os.memfd_create(os.path.basename(path), os.MFD_CLOEXEC)
-        try:
-            with open(descriptor, "wb", closefd=False) as copy:
-                copy.write(content)
-            return Library(f"/proc/self/fd/{descriptor}", loaded=False)
-        finally:
-            os.close(descriptor)
+        with open(descriptor, "wb", closefd=False) as copy:
+            copy.write(content)
+        return Library(f"/proc/self/fd/{descriptor}", loaded=False)
     with tempfile.NamedTemporaryFile(suffix=os.path.basename(path)) as copy:
         copy.write(content)
         copy.flush()

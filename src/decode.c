@@ -42,6 +42,12 @@ static size_t checksums_below(const h5fast_storage *storage, uint32_t mask, int 
     return count;
 }
 
+/* The most that any step may produce. Data between two compressors is at most a little larger than the chunk. */
+static size_t intermediate_limit(const h5fast_storage *storage)
+{
+    return 2 * storage->chunk_bytes + H5FAST_INFLATE_MARGIN;
+}
+
 static int is_last(uint32_t mask, int position)
 {
     return (~mask & ((1u << position) - 1)) == 0;
@@ -98,7 +104,7 @@ static h5fast_status run_decompressor(int id, h5fast_scratch *scratch, step *s)
 }
 
 /* Plugins replace a malloc'd buffer; copied once in and once out, as their interface demands. */
-static h5fast_status run_plugin(const h5fast_filter *filter, h5fast_buffer *target, step *s)
+static h5fast_status run_plugin(const h5fast_filter *filter, h5fast_buffer *target, size_t most, step *s)
 {
     size_t buffer_size = s->in_len;
     void *buffer = malloc(buffer_size > 0 ? buffer_size : 1);
@@ -107,8 +113,8 @@ static h5fast_status run_plugin(const h5fast_filter *filter, h5fast_buffer *targ
     memcpy(buffer, s->in, s->in_len);
     size_t size = filter->plugin(FILTER_REVERSE, filter->cd_nelmts, filter->cd_values, s->in_len, &buffer_size, &buffer);
     h5fast_status status = H5FAST_CORRUPT;
-    /* On errors some plugins return a negative number as the size: larger than any buffer. */
-    if (size != 0 && size <= buffer_size && buffer != NULL) {
+    /* On errors some plugins return a negative number as the size, and believe any size that the bytes claim. */
+    if (size != 0 && size <= buffer_size && size <= most && buffer != NULL) {
         status = h5fast_buffer_reserve(target, size);
         if (status == H5FAST_OK) {
             memcpy(target->bytes, buffer, size);
@@ -166,8 +172,7 @@ static h5fast_status decompress(pipeline *p, int position, step *s)
         s->capacity = full;
         s->need = is_last(p->mask, position) ? p->want.end : full;
     } else {
-        /* The input of another compressor: at most a little larger than the chunk, ended by the stream itself. */
-        s->capacity = 2 * full + H5FAST_INFLATE_MARGIN;
+        s->capacity = intermediate_limit(storage);
         s->need = s->capacity;
     }
     h5fast_status status = place_output(p, s, is_last(p->mask, position), s->capacity);
@@ -203,7 +208,7 @@ static h5fast_status run_step(pipeline *p, int position, step *s, int *kept)
     const h5fast_filter *filter = &p->storage->filters[position];
     if (filter->plugin != NULL) {
         h5fast_buffer *buffer = &p->scratch->decoded[p->target];
-        h5fast_status status = run_plugin(filter, buffer, s);
+        h5fast_status status = run_plugin(filter, buffer, intermediate_limit(p->storage), s);
         s->out = buffer->bytes;
         p->target ^= 1;
         return status;

@@ -317,10 +317,10 @@ static h5fast_status single_job(worker *w)
     const h5fast_chunk *chunk = &w->job->chunk;
     if (chunk->address == 0)
         return fill_job(w);
+    if (w->gather->index->kind != H5FAST_INDEX_CONTIGUOUS && !h5fast_source_holds(w->gather->source, chunk->address, chunk->size))
+        return H5FAST_TRUNCATED;
     if (w->gather->storage->filter_count == 0)
         return raw_job(w);
-    if (chunk->size > w->gather->source->size)
-        return H5FAST_TRUNCATED;
     h5fast_status status = h5fast_buffer_reserve(&w->scratch->encoded, chunk->size);
     if (status == H5FAST_OK)
         status = read_bytes(w, chunk->address, chunk->size, w->scratch->encoded.bytes);

@@ -179,7 +179,7 @@ static int window_resident(h5fast_source *source, uint64_t window, uint64_t offs
 
 const uint8_t *h5fast_source_resident(h5fast_source *source, uint64_t offset, uint64_t size)
 {
-    if (source->map == NULL || size == 0 || size > source->size || offset > source->size - size)
+    if (source->map == NULL || size == 0 || !h5fast_source_holds(source, offset, size))
         return NULL;
     if (source->fd < 0)
         return source->map + offset;
@@ -198,7 +198,7 @@ const uint8_t *h5fast_source_resident(h5fast_source *source, uint64_t offset, ui
 h5fast_status h5fast_source_read(const h5fast_source *source, uint64_t offset, uint64_t size, uint8_t *out,
                                  int *sys_errno)
 {
-    if (size > source->size || offset > source->size - size)
+    if (!h5fast_source_holds(source, offset, size))
         return H5FAST_TRUNCATED; /* beyond the end of the file as it was opened: never ask the kernel */
     if (source->fd < 0) {
         memcpy(out, source->map + offset, size);

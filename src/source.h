@@ -36,6 +36,12 @@ void h5fast_source_of_memory(h5fast_source *source, const uint8_t *bytes, uint64
  * does not. A mapping shows zeros behind a truncation within its last page: compare after copying out of it. */
 int64_t h5fast_source_changed(const h5fast_source *source);
 
+/* Whether the file, as it was opened, has these bytes at all. */
+static inline int h5fast_source_holds(const h5fast_source *source, uint64_t offset, uint64_t size)
+{
+    return size <= source->size && offset <= source->size - size;
+}
+
 /* Where the bytes [offset, offset + size) lie in the mapping, or NULL where they are not all in memory. */
 const uint8_t *h5fast_source_resident(h5fast_source *source, uint64_t offset, uint64_t size);
 
