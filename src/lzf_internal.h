@@ -24,7 +24,7 @@ static inline unsigned lzf_fetch(const uint8_t *at) { return *(const volatile ui
  * in front of the bad instruction. */
 h5fast_status h5fast_lzf_exact(lzf_state *s, size_t goal) H5FAST_CHECKED;
 
-/* Runs h5fast_lzf_exact to the end and reports. Every variant ends with it, so all agree on errors and the last byte. */
+/* Runs h5fast_lzf_exact to the end and reports. Every variant ends with it, so all agree on errors and the end. */
 h5fast_status h5fast_lzf_finish(lzf_state *s, size_t need, size_t *produced, size_t *consumed) H5FAST_CHECKED;
 
 #ifdef H5FAST_LZF_X86
