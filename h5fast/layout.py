@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import h5py
-from h5py import h5d, h5f, h5fd, h5i, h5p, h5s, h5t
+from h5py import h5d, h5f, h5fd, h5g, h5i, h5p, h5s, h5t
 import numpy as np
 
 from h5fast import _index, _library
 
-__all__ = ["Layout", "Indirect", "Virtual", "describe", "is_readable_directly", "open_descriptor"]
+__all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 _OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
@@ -42,8 +42,6 @@ class Layout:
         raw_edges: whether chunks that stick out of the extent are stored unfiltered
         fill: bytes of one element of the fill value
         address: file offset of the first element of a contiguous dataset; None where it is not allocated
-        user_block: bytes of the file's user block
-        swmr: whether the file is open for reading while another process writes it
     """
 
     kind: str
@@ -55,8 +53,6 @@ class Layout:
     raw_edges: bool
     fill: bytes
     address: int | None
-    user_block: int
-    swmr: bool
 
 
 def describe(dataset: h5py.Dataset) -> Layout:
@@ -67,12 +63,10 @@ def describe(dataset: h5py.Dataset) -> Layout:
         Virtual: it is a virtual dataset.
     """
     dataset_id = dataset.id
-    file_id = h5i.get_file_id(dataset_id)
-    swmr = _check_file(file_id)
     space = dataset_id.get_space()
     if space.get_simple_extent_type() == h5s.NULL:
         raise Indirect("the dataset is empty (null dataspace)")
-    dtype = _check_type(dataset)
+    dtype = _check_type(dataset_id)
     create_plist = dataset_id.get_create_plist()
     kind = _KINDS.get(create_plist.get_layout(), "unknown")
     if kind == "virtual":
@@ -83,9 +77,7 @@ def describe(dataset: h5py.Dataset) -> Layout:
         raise Indirect("external storage")
     filters = _filters(create_plist)
     chunk = create_plist.get_chunk() if kind == "chunked" else None
-    # get_offset() of nothing is the size of the user block, if there is one.
-    stored = dataset_id.get_space_status() != h5d.SPACE_STATUS_NOT_ALLOCATED
-    address = dataset_id.get_offset() if kind == "contiguous" and stored else None
+    address = _address(dataset_id) if kind == "contiguous" else None
     return Layout(
         kind=kind,
         shape=tuple(space.get_simple_extent_dims()),
@@ -96,46 +88,50 @@ def describe(dataset: h5py.Dataset) -> Layout:
         raw_edges=bool(filters) and not _index.filters_partial_chunks(create_plist),
         fill=_fill(create_plist, dtype, kind == "contiguous" and address is None),
         address=address,
-        user_block=file_id.get_create_plist().get_userblock(),
-        swmr=swmr,
     )
 
 
-def open_descriptor(identifier: h5py.h5g.GroupID | h5d.DatasetID | h5f.FileID) -> int:
-    """The file descriptor that libhdf5 reads an object's file through; it stays libhdf5's."""
-    return h5i.get_file_id(identifier).get_vfd_handle()
+def file_of(identifier: h5g.GroupID | h5d.DatasetID) -> h5f.FileID:
+    """The open file that an object belongs to."""
+    return h5i.get_file_id(identifier)
 
 
-def is_readable_directly(file_id: h5f.FileID) -> bool:
-    """Whether a file's bytes may be read beside libhdf5."""
-    try:
-        _check_file(file_id)
-    except Indirect:
-        return False
-    return True
+def open_descriptor(file_id: h5f.FileID) -> tuple[int, bool]:
+    """The descriptor that libhdf5 reads a file through, which stays libhdf5's, and whether another process may be
+    writing the file (SWMR).
 
-
-def _check_file(file_id: h5f.FileID) -> bool:
-    """Raises Indirect unless the file is a plain local one, open for reading only; returns whether it is SWMR."""
-    if file_id.get_access_plist().get_driver() != h5fd.SEC2:  # the one whose handle is a descriptor
-        raise Indirect("the file is not read by the plain driver sec2")
+    Raises:
+        Indirect: the file is not a plain local one that is open for reading only.
+    """
     intent = file_id.get_intent()
     if intent & h5f.ACC_RDWR:
         raise Indirect("the file is open for writing in this process")
-    return bool(intent & h5f.ACC_SWMR_READ)
+    if file_id.get_access_plist().get_driver() != h5fd.SEC2:  # the one driver whose handle is a descriptor
+        raise Indirect("the file is not read by the plain driver sec2")
+    return file_id.get_vfd_handle(), bool(intent & h5f.ACC_SWMR_READ)
 
 
-def _check_type(dataset: h5py.Dataset) -> np.dtype:
+def user_block(file_id: h5f.FileID) -> int:
+    """Bytes in front of the HDF5 part of a file."""
+    return file_id.get_create_plist().get_userblock()
+
+
+def _address(dataset_id: h5d.DatasetID) -> int | None:
+    """Where contiguous data starts. (h5py's get_offset() of nothing is off by the user block, if there is one.)"""
+    if dataset_id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
+        return None
+    return dataset_id.get_offset()
+
+
+def _check_type(dataset_id: h5d.DatasetID) -> np.dtype:
     """The dataset's NumPy type, if its bytes are those of the file."""
+    stored = dataset_id.get_type()
     try:
-        dtype = dataset.dtype
+        dtype = stored.dtype
     except TypeError as error:
         raise Indirect(f"NumPy has no such type ({error})") from error
-    if dtype.hasobject:
+    if dtype.hasobject or dtype.kind == "T":
         raise Indirect("elements of variable length or references")
-    if dtype.kind == "T":
-        raise Indirect("elements of variable length or references")
-    stored = dataset.id.get_type()
     if not _same_bytes(stored, dtype):
         raise Indirect("the stored type needs conversion")
     return dtype
@@ -164,21 +160,17 @@ def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], .
 
 def _fill(create_plist: h5p.PropDCID, dtype: np.dtype, nothing_stored: bool) -> bytes:
     """One element of what unallocated space reads as."""
-    if create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED:
+    defined = create_plist.fill_value_defined()
+    if defined == h5d.FILL_VALUE_DEFAULT:
+        return bytes(dtype.itemsize)
+    if defined == h5d.FILL_VALUE_UNDEFINED:
         if nothing_stored:
             raise Indirect("nothing is stored and no fill value is defined")
         return bytes(dtype.itemsize)
     if create_plist.get_fill_time() == h5d.FILL_TIME_NEVER:
         return bytes(dtype.itemsize)  # libhdf5 leaves the buffer as it is, and h5py's is zeroed
-    element = np.zeros((), dtype=np.dtype((np.void, dtype.itemsize)) if dtype.subdtype else dtype)
     if dtype.subdtype:
-        return _fill_of_array(create_plist, dtype)
+        raise Indirect("fill value of array type")  # h5py cannot fetch it
+    element = np.zeros((), dtype)
     create_plist.get_fill_value(element)
     return element.tobytes()
-
-
-def _fill_of_array(create_plist: h5p.PropDCID, dtype: np.dtype) -> bytes:
-    """h5py cannot fetch a fill value of array type; the default one is zeros."""
-    if create_plist.fill_value_defined() == h5d.FILL_VALUE_DEFAULT:
-        return bytes(dtype.itemsize)
-    raise Indirect("fill value of array type")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import threading
 from typing import Any
 import weakref
@@ -26,11 +25,6 @@ _INDEX_PER_BYTE = 1 / 512
 # Rows that are cast outside the engine pass through a buffer of at most this size.
 _CAST_BLOCK_BYTES = 16 << 20
 
-# Sources of open files by descriptor and identity: all datasets of a file share one descriptor and one mapping.
-_sources: weakref.WeakValueDictionary[tuple[int, ...], Source] = weakref.WeakValueDictionary()
-_sources_lock = threading.Lock()
-
-
 class _Appended(Exception):
     """Another process wrote to the file, which is open for that (SWMR): libhdf5 knows what is valid now."""
 
@@ -38,9 +32,11 @@ class _Appended(Exception):
 class _Direct:
     """What the direct path keeps of a dataset: its storage, the file's bytes and, once it pays, the chunk index."""
 
-    __slots__ = ("shape", "dtype", "layout", "storage", "source", "index", "debt")
+    __slots__ = ("shape", "dtype", "layout", "storage", "file", "source", "index", "debt")
 
-    def __init__(self, dataset: h5py.Dataset, found: layout.Layout) -> None:
+    def __init__(self, dataset: h5py.Dataset, file: _OpenFile, found: layout.Layout) -> None:
+        self.file = file
+        self.source = file.source
         self.shape = found.shape
         self.dtype = found.dtype
         self.layout = found
@@ -51,7 +47,6 @@ class _Direct:
         if found.kind == "compact":
             self.source, self.index = _compact(dataset, found)
             return
-        self.source = _source_of(dataset)
         if found.kind == "contiguous":
             self.index = (_index.ChunkIndex.empty() if found.address is None
                           else _index.ChunkIndex.contiguous(found.address))
@@ -65,33 +60,36 @@ def _compact(dataset: h5py.Dataset, found: layout.Layout) -> tuple[Source, _inde
     return Source(bytes(_index.MEMORY_HEAD) + elements.tobytes()), _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
 
 
-def _source_of(dataset: h5py.Dataset) -> Source:
-    descriptor = layout.open_descriptor(dataset.id)
-    key = _source_key(descriptor)
-    with _sources_lock:
-        source = _sources.get(key)
-        if source is None:
-            source = _sources[key] = Source(descriptor)
-        return source
+class _OpenFile:
+    """The bytes of an open file, shared by its datasets."""
+
+    __slots__ = ("source", "swmr", "__weakref__")
+
+    def __init__(self, file_id: h5py.h5f.FileID) -> None:
+        descriptor, self.swmr = layout.open_descriptor(file_id)
+        self.source = Source(descriptor)
 
 
-def _source_key(descriptor: int) -> tuple[int, int, int]:
-    status = os.fstat(descriptor)
-    return descriptor, status.st_dev, status.st_ino
+# By libhdf5's identifier of the file, which it never gives out twice.
+_open_files: weakref.WeakValueDictionary[int, _OpenFile] = weakref.WeakValueDictionary()
 
 
-def watch(file: h5py.File) -> Source | None:
+def _open_file(file_id: h5py.h5f.FileID) -> _OpenFile:
+    found = _open_files.get(file_id.id)
+    if found is None:
+        found = _open_files.setdefault(file_id.id, _OpenFile(file_id))
+    return found
+
+
+def watch(file: h5py.File) -> object:
     """Notes the state of a file that was just opened, so that a later change is noticed whichever dataset is read first.
 
     The result has to be kept as long as the file is open. None where the file is not read directly anyway.
     """
-    if not layout.is_readable_directly(file.id):
+    try:
+        return _open_file(file.id)
+    except layout.Indirect:
         return None
-    descriptor = layout.open_descriptor(file.id)
-    with _sources_lock:
-        # A source under the same number belongs to a file that was closed since: never that one.
-        source = _sources[_source_key(descriptor)] = Source(descriptor)
-    return source
 
 
 class DatasetReader:
@@ -194,8 +192,9 @@ class DatasetReader:
 
     def _prepare(self, dataset: h5py.Dataset) -> None:
         try:
+            file = _open_file(layout.file_of(self._id))
             try:
-                self._direct = _Direct(dataset, layout.describe(dataset))
+                self._direct = _Direct(dataset, file, layout.describe(dataset))
             except layout.Virtual:
                 self._direct = virtual.VirtualRows(dataset, DatasetReader)
         except layout.Indirect as reason:
@@ -241,7 +240,7 @@ class DatasetReader:
         changed = direct.source.changed()
         if not changed:
             return
-        if direct.layout.swmr:
+        if direct.file.swmr:
             self.invalidate()
             raise _Appended
         raise ReadError(
@@ -275,8 +274,9 @@ class DatasetReader:
         found = direct.layout
         with self._lock:
             if direct.index is None:
+                block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
                 try:
-                    direct.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, found.user_block)
+                    direct.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, block)
                 except CorruptFileError as error:
                     raise CorruptFileError(errno.EIO, f"{self._where()}: {error}") from None
 

@@ -232,7 +232,7 @@ def build(dataset_id, tuple shape, tuple maxshape, tuple chunk, user_block: int)
         dataset_id: h5py.h5d.DatasetID
         shape, maxshape: present and maximum extent in elements; None where unlimited
         chunk: chunk shape in elements
-        user_block: bytes of user block of the file
+        user_block: bytes to add to the addresses that libhdf5 reports
 
     Raises:
         CorruptFileError: libhdf5 cannot read its index, or the index contradicts itself.
@@ -251,7 +251,7 @@ def build(dataset_id, tuple shape, tuple maxshape, tuple chunk, user_block: int)
         c.limit[axis] = 1 if maxshape[axis] is None else -(-maxshape[axis] // chunk[axis])
         grid *= c.grid[axis]
     c.swizzled = swizzled_axis(dataset_id, maxshape)
-    c.user_block = user_block if user_block > 0 and _addresses_lack_user_block() else 0
+    c.user_block = user_block
     try:
         if grid <= DENSE_GRID:
             c.dense = <h5fast_chunk *>calloc(max(grid, 1), sizeof(h5fast_chunk))
@@ -349,7 +349,7 @@ def _extensible_array_is_swizzled() -> bool:
     return faults["extensible array"]
 
 
-def _addresses_lack_user_block() -> bool:
+def addresses_lack_user_block() -> bool:
     """Before 1.14.4 libhdf5 reported chunk addresses relative to the end of the user block."""
     if "user block" not in faults:
         memory = io.BytesIO()
