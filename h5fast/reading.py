@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from h5fast import _index, general, layout, transform, virtual
-from h5fast._gather import Cast, Source, Storage
+from h5fast._gather import Cast, Source, Storage, empty
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError
 from h5fast.threads import get_num_threads
@@ -199,6 +199,9 @@ class DatasetReader:
                 self._direct = virtual.VirtualRows(dataset, DatasetReader)
         except layout.Indirect as reason:
             self._reason = str(reason)
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            # libhdf5 or h5py cannot make sense of it: whatever they say when it is read, they say themselves.
+            self._reason = f"h5py cannot describe it ({error})"
 
     def _plain(self) -> h5py.Dataset:
         return h5py.Dataset(self._id)
@@ -207,7 +210,7 @@ class DatasetReader:
         return array[()] if selection.scalar and array.shape == () else array
 
     def _array(self, direct: Any, selection: Selection) -> np.ndarray:
-        out = np.empty(selection.shape, direct.dtype)
+        out = empty(selection.shape, direct.dtype)
         self.read_into(selection, out)
         return out
 
@@ -287,7 +290,7 @@ class DatasetReader:
         if not isinstance(direct, _Direct) or len(selection.fields) > 1 or selection.record or dtype.names is None or name not in dtype.names:
             return self._read_general(key)
         field, offset = dtype.fields[name][:2]
-        out = np.empty(selection.shape, field)
+        out = empty(selection.shape, field)
         try:
             self._gather(direct, selection, out, field_offset=offset, field_bytes=field.itemsize)
         except _Appended:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from h5fast._gather import Cast
+from h5fast._gather import Cast, empty
 
 __all__ = ["Transform", "request", "output"]
 
@@ -104,7 +104,7 @@ def output(transform: Transform, count: int, out: np.ndarray | None) -> np.ndarr
     """
     shape = (count, *transform.out_row_shape)
     if out is None:
-        return np.empty(shape, transform.dtype)
+        return empty(shape, transform.dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     if out.dtype != (transform.dtype.base if transform.dtype.subdtype else transform.dtype):

@@ -158,22 +158,21 @@ static int populate(h5fast_source *source, uint64_t window, uint32_t time)
 static int window_resident(h5fast_source *source, uint64_t window, uint64_t offset, uint64_t size, uint32_t time)
 {
     uint8_t visits = atomic_load_explicit(&source->windows[window], memory_order_relaxed);
-    if (visits == POPULATED) {
-        uint32_t checked = atomic_load_explicit(&source->checked[window], memory_order_relaxed);
-        if (time - checked < TRUST_MS)
-            return 1;
-        if (populate(source, window, time))
-            return 1;
-        visits = 0;
-    }
+    uint32_t checked = atomic_load_explicit(&source->checked[window], memory_order_relaxed);
+    if (visits == POPULATED && time - checked < TRUST_MS)
+        return 1;
     if (!pages_resident(source, offset, size)) {
         atomic_store_explicit(&source->windows[window], 0, memory_order_relaxed);
         return 0;
     }
-    if (visits + 1 >= VISITS_TO_POPULATE && populate(source, window, time))
+    if (visits == POPULATED) { /* this much is still there: trust the rest again. Wrongly costs a wait, not an error. */
+        atomic_store_explicit(&source->checked[window], time, memory_order_relaxed);
         return 1;
-    atomic_store_explicit(&source->windows[window], visits + 1 >= VISITS_TO_POPULATE ? 0 : visits + 1,
-                          memory_order_relaxed);
+    }
+    visits = visits + 1 < VISITS_TO_POPULATE ? visits + 1 : 0;
+    if (visits == 0 && populate(source, window, time))
+        return 1;
+    atomic_store_explicit(&source->windows[window], visits, memory_order_relaxed);
     return 1;
 }
 
