@@ -1,0 +1,104 @@
+"""Where the rows of an ``HDF5Matrix`` come from: an open dataset, and the file handle that matrices share.
+
+It opens files and finds datasets in them. It never reads a row.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import h5py
+
+from h5fast.objects import Dataset, File
+
+__all__ = ["Source", "open_source"]
+
+
+class _SharedFile:
+    """A file that all matrices on it share; closed when the last of them is gone."""
+
+    def __init__(self, path: str) -> None:
+        self.file = File(path, "r")
+        self.datasets: weakref.WeakValueDictionary[str, Dataset] = weakref.WeakValueDictionary()
+        weakref.finalize(self, self.file.close)
+
+    def dataset(self, name: str) -> Any:
+        """The object at ``name``; one object for all matrices, so that they share its chunk index."""
+        found = self.datasets.get(name)
+        if found is None:
+            found = self.file[name]
+            if isinstance(found, Dataset):
+                self.datasets[name] = found
+        return found
+
+
+#: Open files by device, inode and process: two paths to one file share a handle, a replaced file gets a new one, and a
+#: forked child does not hand its parent's handle to new matrices. Weak, hence without a lock: a lock here could be wanted
+#: while HDF5's is held (a collection inside h5py) and the reverse. The worst a race does is a second, equal handle.
+_open_files: weakref.WeakValueDictionary[tuple[int, int, int], _SharedFile] = weakref.WeakValueDictionary()
+
+
+def _shared_file(path: str) -> _SharedFile:
+    stamp = os.stat(path)
+    shared = _open_files.get((stamp.st_dev, stamp.st_ino, os.getpid()))
+    if shared is None:
+        shared = _SharedFile(path)
+        # The path may have been replaced since: the descriptor says which file it is.
+        stamp = os.fstat(shared.file.id.get_vfd_handle())
+        _open_files[stamp.st_dev, stamp.st_ino, os.getpid()] = shared
+    return shared
+
+
+class Source(NamedTuple):
+    """An open dataset, what keeps its file open, and where a copy in another process finds it."""
+
+    data: Dataset
+    owner: _SharedFile | h5py.File
+    path: str
+    name: str
+
+
+def open_source(datapath: Any, name: str | None) -> Source:
+    """The dataset at ``name`` of a path, or of an open file or group; or ``datapath`` itself, an open dataset.
+
+    Raises what h5py raises for a path that cannot be opened, ``KeyError`` for a missing dataset, and ``ValueError`` for
+    something that is not a dataset or is closed.
+    """
+    if isinstance(datapath, h5py.HLObject):
+        return _source_from_open(datapath, name)
+    if name is None:
+        raise TypeError("HDF5Matrix needs the name of a dataset as well as a path")
+    path = os.path.abspath(os.fsdecode(datapath))
+    shared = _shared_file(path)
+    return Source(_checked_dataset(shared.dataset, name, path), shared, path, name)
+
+
+def _source_from_open(opened: h5py.HLObject, name: str | None) -> Source:
+    if not opened:
+        raise ValueError("HDF5Matrix got a closed h5py object")
+    file = opened.file
+    path = os.path.abspath(os.fsdecode(file.filename))
+    if isinstance(opened, h5py.Dataset):
+        if name is not None:
+            raise TypeError(f"HDF5Matrix got an open dataset and also the name {name!r}")
+        data: h5py.Dataset = opened
+    elif name is None:
+        raise TypeError("HDF5Matrix needs the name of a dataset as well as a file or group")
+    else:
+        data = _checked_dataset(opened.__getitem__, name, path)
+    if not isinstance(data, Dataset):
+        data = Dataset(data.id)
+    return Source(data, file, path, data.name if data.name is not None else str(name))
+
+
+def _checked_dataset(get: Callable[[str], Any], name: str, path: str) -> Any:
+    try:
+        found = get(name)
+    except KeyError as error:
+        raise KeyError(f"no dataset {name!r} in {path!r}: {error.args[0] if error.args else error}") from error
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{name!r} in {path!r} is a {type(found).__name__.lower()}, not a dataset")
+    return found
