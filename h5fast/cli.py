@@ -1,0 +1,140 @@
+"""The ``h5fast`` command: parses its arguments, runs a subcommand, turns errors into one line and an exit status.
+
+Exit status: 0; 1 if something was wrong with what was found, 2 if the arguments or the file were; 130 after Ctrl-C and
+141 when the reader of its output went away, as the shell counts signals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import h5fast
+from h5fast import bench, info
+from h5fast.errors import H5FastError
+
+__all__ = ["main"]
+
+_FOUND_WRONG, _USED_WRONG, _INTERRUPTED, _BROKEN_PIPE = 1, 2, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (``sys.argv`` if none are given) and return its exit status.
+
+    Raises ``SystemExit`` only for ``--help``, ``--version`` and arguments that do not parse, as argparse does.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return _BROKEN_PIPE
+    except H5FastError as error:
+        return _complain(error, _FOUND_WRONG)
+    except (OSError, KeyError, ValueError) as error:
+        return _complain(error, _USED_WRONG)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="h5fast", description="Look at HDF5 files, and measure how fast they read.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_info(commands)
+    _add_bench(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """As argparse's own, but looks the version up only when it is asked for: that takes longer than all the parsing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"h5fast {h5fast.__version__}")
+        parser.exit()
+
+
+def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "info",
+        help="how datasets are stored, what reads them, what would make them faster",
+        description="Tell how each dataset of a file is stored, which path reads it and why, and what would make it faster.",
+    )
+    command.add_argument("file", metavar="FILE", help="an HDF5 file")
+    command.add_argument("dataset", metavar="DATASET", nargs="?", help="only this dataset, or those below this group")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_run_info)
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "bench",
+        help="time random batches through h5py, h5fast and from memory",
+        description="Time random batches of a dataset through h5py, h5fast and from memory, after comparing the bytes.",
+    )
+    command.add_argument("target", metavar="FILE[::DATASET]", help="an HDF5 file; without a dataset, its largest one")
+    command.add_argument("--batch", type=_positive, default=256, metavar="N", help="rows a batch (%(default)s)")
+    command.add_argument("--rounds", type=_positive, default=15, metavar="N", help="rounds, at least 3 (%(default)s)")
+    command.add_argument("--threads", type=_positive, metavar="N", help="most threads to try (as many as may be used)")
+    command.add_argument(
+        "--seconds", type=_positive_seconds, default=30.0, metavar="S", help="stop after about this long (%(default)g)"
+    )
+    command.set_defaults(run=_run_bench)
+
+
+def _run_info(options: argparse.Namespace) -> None:
+    report = info.describe_file(options.file, options.dataset)
+    print(info.json_report(report) if options.json else info.format_report(report))
+
+
+def _run_bench(options: argparse.Namespace) -> None:
+    path, name = _split_target(options.target)
+    report = bench.run_bench(
+        path, name, batch=options.batch, rounds=options.rounds, threads=options.threads, seconds=options.seconds
+    )
+    print(bench.format_bench(report))
+
+
+def _split_target(target: str) -> tuple[str, str | None]:
+    """File and dataset of ``FILE::DATASET``; a file whose own name has a ``::`` is taken whole if it exists."""
+    path, separator, name = target.partition("::")
+    if not separator or os.path.exists(target):
+        return target, None
+    return path, name or None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return value
+
+
+def _positive_seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a time")
+    return value
+
+
+def _complain(error: Exception, status: int) -> int:
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    else:
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    print(f"h5fast: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def _silence_stdout() -> None:
+    """Send what is still buffered nowhere, or the interpreter would complain about it when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
