@@ -1,0 +1,60 @@
+# Everything a checkout needs: `make` lists it. Each target makes the virtual environment, if there is none, and installs
+# into it what the target needs; nothing outside this folder is touched.
+#
+# The install is editable: Python runs the sources as they stand here, with the compiled modules beside them. So nothing
+# shadows anything, and only a change to what is compiled, or to the list of requirements, installs again.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+COMPILED := setup.py pyproject.toml $(wildcard src/*.c src/*.h src/*.pyx src/*.pxd src/*/*.pxd)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench clean
+
+help:
+	@echo 'make demo   train on real images from HDF5 files, and compare the reading (2 minutes, 400 MB in demo-data/)'
+	@echo 'make test   run the tests'
+	@echo 'make bench  measure (10 minutes, 2.2 GB in benchmarks/data/ or $$H5FAST_BENCH_DATA)'
+	@echo 'make clean  remove what these made, the virtual environment included'
+	@echo
+	@echo 'PYTHON=python3.12 picks the interpreter of a new virtual environment; it must be 3.10 or newer.'
+
+demo: $(VENV)/installed-demo
+	@echo '== training on real images; data and results in demo-data/'
+	@$(RUN) examples/digits.py --data demo-data
+
+test: $(VENV)/installed-test
+	@echo '== running the tests'
+	@$(RUN) -m pytest
+
+bench: $(VENV)/installed-test
+	@echo '== making the files to measure on, where they are missing'
+	@$(RUN) benchmarks/make_data.py
+	@echo '== measuring'
+	@$(RUN) benchmarks/gather_table.py
+	@$(RUN) benchmarks/slices.py
+	@$(RUN) benchmarks/open_one_row.py
+	@$(RUN) benchmarks/index_million.py
+	@$(RUN) benchmarks/cold_cache.py
+	@$(RUN) -m pytest benchmarks
+
+# One stamp for each extra of pyproject.toml.
+$(VENV)/installed-%: $(COMPILED) | $(RUN)
+	@echo "== building h5fast, and installing it with what '$*' needs into $(VENV) (a minute or two)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(RUN):
+	@command -v $(PYTHON) >/dev/null || { echo 'h5fast needs Python 3.10 or newer, and there is no $(PYTHON)' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "h5fast needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=…" >&2; exit 1; }
+	@command -v $(CC) >/dev/null || { echo 'h5fast needs a C compiler, and there is no $(CC)' >&2; exit 1; }
+	@echo '== making the virtual environment $(VENV) with $(PYTHON)'
+	@$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf build dist h5fast.egg-info demo-data benchmarks/data .pytest_cache .hypothesis .benchmarks $(VENV)
+	rm -f h5fast/*.so src/*_cy.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
