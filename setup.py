@@ -20,7 +20,7 @@ ENGINE = ["blocks", "box", "cast", "decode", "fletcher32", "gather", "inflate", 
 
 def extension(name: str, sources: list[str]) -> Extension:
     sanitizer = os.environ.get("H5FAST_SANITIZE")
-    sanitize = [f"-fsanitize={sanitizer}", "-fno-omit-frame-pointer", "-g"] if sanitizer else []
+    sanitize = [f"-fsanitize={sanitizer}", "-fno-omit-frame-pointer", "-g"] if sanitizer else ["-g0"]
     return Extension(
         f"h5fast.{name}",
         sources=[f"src/{name}.pyx", *(f"src/{source}.c" for source in sources)],
