@@ -1,0 +1,89 @@
+"""Read HDF5 training data at the speed of the memory and the cores.
+
+::
+
+    import h5fast                   # or: import h5fast as h5py; what h5fast does not define comes from h5py
+
+    with h5fast.File("train.h5") as f:
+        batch = f["image"][[7, 3, 3, -1]]           # any order, repeats, negatives
+    with h5fast.patched():                          # existing h5py code, same answers
+        ...
+
+Layers, each of which imports only what stands below it::
+
+    patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
+    matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
+    sources, window                                     where the rows of a matrix lie, and which a key names
+    objects             File, Group, Dataset            h5py's classes, adopted
+    reading             DatasetReader                   one dataset: the direct path, or the general one and why
+    layout, general                                     how a dataset is stored; reading it through h5py
+    threads             set_num_threads()               how many native threads a read may use
+    _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
+    _index, _selection  (src/)                          where the chunks lie; which elements a key names
+    _library            (src/)                          C functions of the libraries that Python has loaded
+    errors              H5FastError and its kin
+    h5py                                                opens and describes the files
+
+Importing h5fast imports h5py and numpy, no framework, and does no work beyond that.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import h5py as _h5py
+
+from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, ReadError, UnsupportedError
+from h5fast.matrix import HDF5Matrix, Normalize
+from h5fast.objects import Dataset, File, Group
+from h5fast.patching import patch, patched, unpatch
+from h5fast.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "CorruptChunkError",
+    "CorruptFileError",
+    "Dataset",
+    "File",
+    "Group",
+    "H5FastError",
+    "HDF5Matrix",
+    "Normalize",
+    "ReadError",
+    "UnsupportedError",
+    "__version__",
+    "get_num_threads",
+    "patch",
+    "patched",
+    "set_num_threads",
+    "unpatch",
+]
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    """Names that h5fast does not define come from h5py: ``h5fast.string_dtype``, ``h5fast.h5t``, ``h5fast.version`` …"""
+    if name == "__version__":
+        return _version()
+    # Python looks for names of its own (__wrapped__, __path__ …) on any module: they must not be answered by another one.
+    if not name.startswith("__"):
+        try:
+            return getattr(_h5py, name)
+        except AttributeError:
+            pass
+    raise AttributeError(f"neither h5fast nor h5py has the attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in dir(_h5py) if not name.startswith("_"))})
+
+
+def _version() -> str:
+    """The version of the installed distribution, which is the only place that states it."""
+    from importlib.metadata import PackageNotFoundError, version  # here, because it takes longer than the rest of h5fast
+
+    try:
+        return version("h5fast")
+    except PackageNotFoundError:  # run from a source tree
+        return "0+unknown"
