@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import math
+from typing import Any
 
 import h5py
 import numpy as np
 
 from h5fast._selection import Selection
 
-__all__ = ["read", "strided"]
+__all__ = ["h5py_read", "read", "strided"]
 
 # Rows of a dataset without chunks that lie this close are read in one box: a call into HDF5 costs some 7 µs.
 _JOIN_BYTES = 64 * 1024
 
 
-def read(source: h5py.Dataset, chunk: tuple[int, ...] | None, selection: Selection, out: np.ndarray) -> None:
+def read(source: Any, chunk: tuple[int, ...] | None, selection: Selection, out: np.ndarray) -> None:
     """Reads a selection into ``out``, an array of the selection's shape and the type that ``source`` reads as.
 
     Args:
@@ -47,9 +48,19 @@ def read(source: h5py.Dataset, chunk: tuple[int, ...] | None, selection: Selecti
         target[members] = block[tuple(within)]
 
 
-def _box(source: h5py.Dataset, box: tuple[slice, ...]) -> np.ndarray:
-    """A box, with every axis kept."""
-    return np.asarray(source[box]) if box else np.asarray(source[()])
+# h5py's own, also while it is patched.
+_h5py_getitem = h5py.Dataset.__getitem__
+
+
+def h5py_read(dataset: h5py.Dataset, key: Any) -> Any:
+    """``dataset[key]`` by h5py itself."""
+    return _h5py_getitem(dataset, key)
+
+
+def _box(source: Any, box: tuple[slice, ...]) -> np.ndarray:
+    """A box, with every axis kept; of a dataset or of h5py's view of its fields."""
+    key = box if box else ()
+    return np.asarray(h5py_read(source, key) if isinstance(source, h5py.Dataset) else source[key])
 
 
 def strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndarray:
@@ -71,7 +82,7 @@ def strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndar
     rest = [axis for axis in range(axes) if axis not in fed]
     inner = list(range(axes, out.ndim))
     counts = [count for axis, (_, count, _, _, _) in enumerate(selection.axes) if axis not in points]
-    return out[tuple(flips)].transpose(rest + fed + inner).reshape((selection.npoints, *counts, *out.shape[axes:]))
+    return out[(*flips, ...)].transpose(rest + fed + inner).reshape((selection.npoints, *counts, *out.shape[axes:]))
 
 
 def _groups(

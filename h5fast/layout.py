@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import h5py
+from h5py._objects import phil
 from h5py import h5d, h5f, h5fd, h5g, h5i, h5p, h5s, h5t
 import numpy as np
 
 from h5fast import _index, _library
 
-__all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "user_block"]
+__all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "phil", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 _OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import errno
 import math
-import threading
 from typing import Any
 import weakref
 
@@ -22,6 +22,8 @@ __all__ = ["DatasetReader", "watch"]
 # Finding and reading one chunk through libhdf5 costs about as much as indexing this many; bytes read beyond need count too.
 _INDEX_PER_CHUNK = 128
 _INDEX_PER_BYTE = 1 / 512
+# The largest chunk that is kept decoded for the next read of part of it: HDF5's own default since 2.0.
+_RECENT_BYTES = 8 << 20
 # Rows that are cast outside the engine pass through a buffer of at most this size.
 _CAST_BLOCK_BYTES = 16 << 20
 
@@ -32,7 +34,7 @@ class _Appended(Exception):
 class _Direct:
     """What the direct path keeps of a dataset: its storage, the file's bytes and, once it pays, the chunk index."""
 
-    __slots__ = ("shape", "dtype", "layout", "storage", "file", "source", "index", "debt")
+    __slots__ = ("shape", "dtype", "layout", "storage", "file", "source", "index", "debt", "recent")
 
     def __init__(self, dataset: h5py.Dataset, file: _OpenFile, found: layout.Layout) -> None:
         self.file = file
@@ -43,6 +45,7 @@ class _Direct:
         chunk = found.chunk
         self.storage = Storage(found.shape, chunk, found.dtype.itemsize, found.filters, found.raw_edges, found.fill)
         self.debt = 0.0
+        self.recent: _Recent | None = None
         self.index: _index.ChunkIndex | None = None
         if found.kind == "compact":
             self.source, self.index = _compact(dataset, found)
@@ -58,6 +61,16 @@ def _compact(dataset: h5py.Dataset, found: layout.Layout) -> tuple[Source, _inde
     if elements.size:
         dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, elements, h5py.h5t.py_create(found.dtype))
     return Source(bytes(_index.MEMORY_HEAD) + elements.tobytes()), _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """The chunk that the last read of part of one chunk fell into and, if the one before did too, its decoded bytes."""
+
+    coordinates: tuple[int, ...]
+    storage: Storage | None = None
+    index: _index.ChunkIndex | None = None
+    source: Source | None = None
 
 
 class _OpenFile:
@@ -99,13 +112,12 @@ class DatasetReader:
         dataset: the dataset; only its identifier is kept, so that no cycle holds the file open
     """
 
-    __slots__ = ("_id", "_direct", "_reason", "_lock")
+    __slots__ = ("_id", "_direct", "_reason")
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._id = dataset.id
         self._direct: _Direct | virtual.VirtualRows | None = None
         self._reason: str | None = None
-        self._lock = threading.Lock()
 
     @property
     def path(self) -> str:
@@ -136,7 +148,7 @@ class DatasetReader:
         try:
             selection = select(key, direct.shape)
         except Unhandled:
-            return self._plain()[key]
+            return general.h5py_read(self._plain(), key)
         if selection.fields:
             return self._read_fields(direct, selection, key)
         return self._finish(selection, self._array(direct, selection))
@@ -185,7 +197,8 @@ class DatasetReader:
 
     def _prepared(self) -> _Direct | virtual.VirtualRows | None:
         if self._direct is None and self._reason is None:
-            with self._lock:
+            # h5py's lock rather than one of our own: h5py looks after it when the process forks.
+            with layout.phil:
                 if self._direct is None and self._reason is None:
                     self._prepare(self._plain())
         return self._direct
@@ -230,9 +243,10 @@ class DatasetReader:
 
     def _gather(self, direct: _Direct, selection: Selection, out: np.ndarray, **options: Any) -> bool:
         """Reads into ``out`` through the engine, then makes sure that the file was the same throughout."""
-        index, source = self._chunks(direct, selection)
         try:
-            done = direct.storage.read(index, source, selection, out, get_num_threads(), self._where, **options)
+            storage, index, source = self._recent(direct, selection) or (
+                direct.storage, *self._chunks(direct, selection))
+            done = storage.read(index, source, selection, out, get_num_threads(), self._where, **options)
         except H5FastError as error:
             self._require_unchanged(direct, error)
             raise
@@ -249,6 +263,43 @@ class DatasetReader:
         raise ReadError(
             errno.ESTALE, f"{self._where()}: the file changed on disk while it was open: {changed}; close and reopen it"
         ) from error
+
+    def _recent(self, direct: _Direct, selection: Selection) -> tuple[Storage, _index.ChunkIndex, Source] | None:
+        """What to read with, if the selection is part of the chunk that was read last.
+
+        Reading row by row would decode a chunk again for each row. The first read of a chunk decodes what it needs, the
+        second one all of it, and as long as reads stay in that chunk they are copies.
+        """
+        storage = direct.storage
+        if not direct.layout.filters or storage.chunk_bytes > _RECENT_BYTES:
+            return None
+        coordinates = storage.single_chunk(selection)
+        if coordinates is None or selection.size * direct.dtype.itemsize * 2 > storage.chunk_bytes:
+            return None
+        recent = direct.recent
+        if recent is None or recent.coordinates != coordinates:
+            direct.recent = _Recent(coordinates)
+            return None
+        if recent.source is None:
+            recent = direct.recent = self._decoded(direct, coordinates)
+        return recent.storage, recent.index, recent.source
+
+    def _decoded(self, direct: _Direct, coordinates: tuple[int, ...]) -> _Recent:
+        """A whole chunk, as a dataset of its own extent and then as bytes in memory."""
+        found, storage = direct.layout, direct.storage
+        corner = tuple(c * n for c, n in zip(coordinates, found.chunk))
+        box = tuple(slice(a, min(a + n, e)) for a, n, e in zip(corner, found.chunk, found.shape))
+        selection = select(box, found.shape, True)
+        index, source = self._chunks(direct, selection)
+        content = np.empty(found.chunk, found.dtype)
+        whole = np.empty(selection.shape, found.dtype)
+        storage.read(index, source, selection, whole, get_num_threads(), self._where)
+        content[tuple(slice(0, b.stop - b.start) for b in box)] = whole
+        plain = Storage(found.shape, found.chunk, found.dtype.itemsize)
+        memory = Source(bytes(_index.MEMORY_HEAD) + content.tobytes())
+        number = storage.number_of(coordinates)
+        entry = _index.ChunkIndex.of_one(number, _index.MEMORY_HEAD, storage.chunk_bytes, 0)
+        return _Recent(coordinates, plain, entry, memory)
 
     def _chunks(self, direct: _Direct, selection: Selection) -> tuple[_index.ChunkIndex, Source]:
         """The index to read with. Walking a large one takes longer than reading a row, so the first few rows of a
@@ -275,7 +326,7 @@ class DatasetReader:
 
     def _make_index(self, direct: _Direct) -> None:
         found = direct.layout
-        with self._lock:
+        with layout.phil:
             if direct.index is None:
                 block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
                 try:
@@ -301,14 +352,14 @@ class DatasetReader:
         """Through h5py: its own answer where it has one without walking element by element, else chunk by chunk."""
         dataset = self._plain()
         if dataset.shape is None or dataset.shape == ():
-            return dataset[key]
+            return general.h5py_read(dataset, key)
         try:
             selection = select(key, dataset.shape)
         except Unhandled:
-            return dataset[key]
+            return general.h5py_read(dataset, key)
         axes = selection.axes
         if selection.h5py and not any(is_point for *_, is_point in axes):
-            return dataset[key]
+            return general.h5py_read(dataset, key)
         source: Any = dataset
         if selection.fields:
             names = selection.fields[0] if len(selection.fields) == 1 and not selection.record else selection.fields

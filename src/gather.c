@@ -389,6 +389,37 @@ static void run_unit(worker *w, const h5fast_unit *unit)
     }
 }
 
+/* How many jobs ahead, and how many lines of how many pages of how many rows of one. 256 rows of 12 KB took 0.41 ms with
+ * these and 0.50 without, 1,024 of 400 bytes 0.31 and 0.42; twice the lines were slower again. */
+enum { PREFETCH_LINES = 8, PREFETCH_PAGES = 4, PREFETCH_ROWS = 4, PREFETCH_AHEAD = 4 };
+
+static void prefetch_row(const uint8_t *from, uint64_t size)
+{
+    const uint8_t *page = from;
+    for (int i = 0; i < PREFETCH_PAGES && page < from + size; i++) {
+        for (int line = 0; line < PREFETCH_LINES; line++)
+            __builtin_prefetch(page + 64 * line);
+        page = (const uint8_t *)(((uintptr_t)page + 4096) & ~(uintptr_t)4095);
+    }
+}
+
+/* Rows of a mapped file are scattered over pages that neither the caches nor the TLB know, and hardware prefetchers stop at
+ * the end of a page. So the start of each page of a later job is touched while this one is copied. */
+static void prefetch_unit(const worker *w, const h5fast_unit *unit)
+{
+    const h5fast_source *source = w->gather->source;
+    worker next = *w;
+    begin_job(&next, &w->gather->jobs[unit->first]);
+    const h5fast_chunk *chunk = &next.job->chunk;
+    if (chunk->address == 0 || !h5fast_source_holds(source, chunk->address, chunk->size))
+        return;
+    for (uint64_t i = 0; i < next.group->count && i < PREFETCH_ROWS; i++) {
+        uint64_t first = point_offset(&next, point_at(&next, i)) + next.box.from;
+        if (first < chunk->size)
+            prefetch_row(source->map + chunk->address + first, next.box.extent);
+    }
+}
+
 /* What each thread does. A page that vanishes under the mapping lands at the sigsetjmp, with the job it hit still in w. */
 static void work(h5fast_task *task, void *context)
 {
@@ -404,6 +435,7 @@ static void work(h5fast_task *task, void *context)
     }
     h5fast_chunk_strides(g->storage, w.strides);
     int submitter = h5fast_task_is_submitter(task);
+    int prefetching = g->source->windows != NULL && g->storage->filter_count == 0;
     volatile uint64_t at = 0, end = 0;
     h5fast_guard guard;
     guard.begin = g->source->map;
@@ -422,6 +454,8 @@ static void work(h5fast_task *task, void *context)
             end = last;
             advise_window(&w, first);
         }
+        if (prefetching && at + PREFETCH_AHEAD < g->unit_count)
+            prefetch_unit(&w, &g->units[at + PREFETCH_AHEAD]);
         run_unit(&w, &g->units[at]);
         at++;
     }
