@@ -1,0 +1,186 @@
+"""The reader of one dataset: which path it takes, when it indexes, what it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+
+import h5fast
+from h5fast import _gather, _index
+from h5fast.objects import reader_of
+
+SHAPE = (400, 6, 5)
+
+
+def _write(path: Path, **options: object) -> np.ndarray:
+    data = np.random.default_rng(7).integers(0, 100, SHAPE).astype("i4")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", data=data, **options)
+    return data
+
+
+def _virtual(folder: Path) -> np.ndarray:
+    parts = []
+    for number in range(3):
+        parts.append(np.arange(20).reshape(5, 4) + 100 * number)
+        with h5py.File(folder / f"part{number}.h5", "w") as file:
+            file["d"] = parts[-1]
+    layout = h5py.VirtualLayout((17, 4), "i8")
+    for number in range(3):
+        layout[number * 6:number * 6 + 5] = h5py.VirtualSource(f"part{number}.h5", "d", (5, 4))
+    with h5py.File(folder / "all.h5", "w") as file:
+        file.create_virtual_dataset("v", layout, fillvalue=-1)
+    with h5py.File(folder / "all.h5") as file:
+        return file["v"][...]
+
+
+def test_plain_virtual_dataset_reads_its_sources_directly(tmp_path: Path) -> None:
+    expected = _virtual(tmp_path)
+    assert (expected[5] == -1).all()
+    with h5fast.File(tmp_path / "all.h5") as file:
+        dataset = file["v"]
+        assert dataset.reader == "direct"
+        for key in (..., 0, (3, 2), slice(None, None, -2), [16, 0, 5, 5, -1], ([4, 7], slice(1, 3)), (slice(1, 9, 3), [3, 1])):
+            np.testing.assert_array_equal(dataset[key], expected[key])
+        np.testing.assert_array_equal(dataset.take([7, 5, 0], dtype="f4", scale=2), expected[[7, 5, 0]] * 2)
+
+
+def test_virtual_dataset_with_a_missing_source_is_left_to_hdf5(tmp_path: Path) -> None:
+    expected = _virtual(tmp_path)
+    (tmp_path / "part1.h5").unlink()
+    with h5fast.File(tmp_path / "all.h5") as file:
+        assert "missing source" in file["v"].reader
+        rows = file["v"].take([7, 0, 16])
+    np.testing.assert_array_equal(rows, [[-1] * 4, expected[0], expected[16]])
+
+
+def test_scalar_of_the_general_path_is_the_element(tmp_path: Path) -> None:
+    """A detached copy of a 0-d result once came back uninitialised."""
+    _write(tmp_path / "f.h5", chunks=(8, 6, 5), scaleoffset=0)
+    with h5py.File(tmp_path / "f.h5") as plain, h5fast.File(tmp_path / "f.h5") as file:
+        assert file["d"].reader.startswith("general")
+        for index in ((5, 3, 2), (399, 5, 4), (0, 0, 0)):
+            assert file["d"][index] == plain["d"][index]
+            assert file["d"][tuple(np.array(i) for i in index)] == plain["d"][index]
+
+
+def test_first_rows_are_read_without_an_index(tmp_path: Path) -> None:
+    data = _write(tmp_path / "f.h5", chunks=(1, 6, 5), compression="gzip")
+    with h5fast.File(tmp_path / "f.h5") as file:
+        dataset = file["d"]
+        np.testing.assert_array_equal(dataset[17], data[17])
+        assert reader_of(dataset)._direct.index is None
+        np.testing.assert_array_equal(dataset[100:150], data[100:150])
+        assert reader_of(dataset)._direct.index.allocated == 400
+
+
+def test_row_by_row_decodes_a_chunk_once(tmp_path: Path) -> None:
+    """Without keeping the chunk, a loop over rows decodes a chunk of 40 rows 40 times; h5py's chunk cache does not."""
+    data = _write(tmp_path / "f.h5", chunks=(40, 6, 5), compression="gzip", shuffle=True)
+    with h5fast.File(tmp_path / "f.h5") as file:
+        dataset = file["d"]
+        for row in [*range(85), 39, 38, 399, 398, 0]:
+            np.testing.assert_array_equal(dataset[row], data[row])
+            np.testing.assert_array_equal(dataset[row, 2:4], data[row, 2:4])
+        assert reader_of(dataset)._direct.recent.coordinates == (0, 0, 0)
+        assert reader_of(dataset)._direct.recent.source is not None
+
+
+def test_memory_of_a_freed_result_is_used_again(tmp_path: Path) -> None:
+    data = _write(tmp_path / "f.h5")
+    with h5fast.File(tmp_path / "f.h5") as file:
+        rows = np.tile(np.arange(400), 3)
+        first = file["d"].take(rows)
+        address = first.ctypes.data
+        del first
+        assert _gather.kept_bytes() >= rows.size * 120
+        second = file["d"].take(rows)
+        assert second.ctypes.data == address
+        np.testing.assert_array_equal(second, data[rows])
+        second.resize((10, 6, 5), refcheck=False)
+        np.testing.assert_array_equal(second, data[:10])
+
+
+def test_kept_memory_is_bounded() -> None:
+    for size in range(100_000, 9_000_000, 200_000):
+        _gather.empty((size,), np.dtype("u1"))
+    assert _gather.kept_bytes() <= 32 << 20
+
+
+def test_steady_state_allocates_nothing_that_grows(tmp_path: Path) -> None:
+    _write(tmp_path / "f.h5", chunks=(8, 6, 5), compression="lzf", shuffle=True)
+    rng = np.random.default_rng(3)
+    with h5fast.File(tmp_path / "f.h5") as file:
+        dataset = file["d"]
+        out = np.empty((64, *SHAPE[1:]), "i4")
+        for _ in range(20):
+            dataset.take(rng.integers(0, 400, 64), out=out)
+        scratch = _gather.scratch_bytes()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(200):
+                dataset.take(rng.integers(0, 400, 64), out=out)
+            grown = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert _gather.scratch_bytes() == scratch
+        assert grown < 20_000
+
+
+def test_deflate_falls_back_to_zlib(tmp_path: Path) -> None:
+    data = _write(tmp_path / "f.h5", chunks=(32, 6, 5), compression="gzip")
+    assert _gather.use_deflate("zlib") == "zlib"
+    try:
+        with h5fast.File(tmp_path / "f.h5") as file:
+            np.testing.assert_array_equal(file["d"][...], data)
+            np.testing.assert_array_equal(file["d"].take([399, 3, 3]), data[[399, 3, 3]])
+    finally:
+        assert _gather.use_deflate("libdeflate") == "libdeflate"
+
+
+def test_index_of_a_sparse_dataset_is_small(tmp_path: Path) -> None:
+    """A table for every possible chunk of 2**40 would be a bomb."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        dataset = file.create_dataset("d", (1 << 40, 4), "u1", chunks=(1, 4), fillvalue=9)
+        for row in (5, 1 << 39, 77):
+            dataset[row] = 1
+    with h5fast.File(tmp_path / "f.h5") as file:
+        dataset = file["d"]
+        np.testing.assert_array_equal(dataset.take([77, 1 << 39, 6, 5]), [[1] * 4, [1] * 4, [9] * 4, [1] * 4])
+        index = reader_of(dataset)._direct.index
+        assert index.allocated == 3 and index.nbytes <= 3 * 32
+
+
+def test_closed_file_can_be_written_while_a_dataset_object_lives(tmp_path: Path) -> None:
+    """A duplicate of libhdf5's descriptor would hold its file lock."""
+    _write(tmp_path / "f.h5")
+    with h5fast.File(tmp_path / "f.h5") as file:
+        dataset = file["d"]
+        dataset.take([1, 0])
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file["e"] = 1
+    with pytest.raises(ValueError, match="closed"):
+        dataset.take([1])
+
+
+@pytest.mark.parametrize("bad", [{"dtype": "i4", "scale": 0.5}, {"out": np.empty((2, 6, 5), "f8")}, {"out": [1, 2]}])
+def test_take_refuses_what_it_cannot_do(tmp_path: Path, bad: dict[str, object]) -> None:
+    _write(tmp_path / "f.h5")
+    with h5fast.File(tmp_path / "f.h5") as file, pytest.raises(TypeError):
+        file["d"].take([0, 1], **bad)
+
+
+@pytest.mark.parametrize("bad", [{"scale": [1, 2]}, {"out": np.empty((3, 6, 5), "i4")}, {"out": np.empty((5, 6, 2), "i4").T}])
+def test_take_refuses_shapes_that_do_not_fit(tmp_path: Path, bad: dict[str, object]) -> None:
+    _write(tmp_path / "f.h5")
+    with h5fast.File(tmp_path / "f.h5") as file, pytest.raises(ValueError):
+        file["d"].take([0, 1], **bad)
+
+
+def test_libhdf5_faults_are_recognised_by_trying() -> None:
+    assert isinstance(_index.addresses_lack_user_block(), bool)
