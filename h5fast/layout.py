@@ -42,6 +42,7 @@ class Layout:
         filters: (id, cd_values) in the order of writing
         raw_edges: whether chunks that stick out of the extent are stored unfiltered
         fill: bytes of one element of the fill value
+        leaves_gaps: whether libhdf5 leaves a caller's buffer as it is where nothing is stored; ``fill`` is zeros then
         address: file offset of the first element of a contiguous dataset; None where it is not allocated
     """
 
@@ -53,6 +54,7 @@ class Layout:
     filters: tuple[tuple[int, tuple[int, ...]], ...]
     raw_edges: bool
     fill: bytes
+    leaves_gaps: bool
     address: int | None
 
 
@@ -88,6 +90,7 @@ def describe(dataset: h5py.Dataset) -> Layout:
         filters=filters,
         raw_edges=bool(filters) and not _index.filters_partial_chunks(create_plist),
         fill=_fill(create_plist, dtype, kind == "contiguous" and address is None),
+        leaves_gaps=_leaves_gaps(create_plist),
         address=address,
     )
 
@@ -121,7 +124,10 @@ def _address(dataset_id: h5d.DatasetID) -> int | None:
     """Where contiguous data starts. (h5py's get_offset() of nothing is off by the user block, if there is one.)"""
     if dataset_id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
         return None
-    return dataset_id.get_offset()
+    address = dataset_id.get_offset()
+    if address is not None and address + dataset_id.get_storage_size() >= 1 << 63:
+        raise Indirect("the data lie outside any file")
+    return address
 
 
 def _check_type(dataset_id: h5d.DatasetID) -> np.dtype:
@@ -159,17 +165,18 @@ def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], .
     return tuple(filters)
 
 
+def _leaves_gaps(create_plist: h5p.PropDCID) -> bool:
+    return (create_plist.get_fill_time() == h5d.FILL_TIME_NEVER
+            or create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED)
+
+
 def _fill(create_plist: h5p.PropDCID, dtype: np.dtype, nothing_stored: bool) -> bytes:
     """One element of what unallocated space reads as."""
     defined = create_plist.fill_value_defined()
-    if defined == h5d.FILL_VALUE_DEFAULT:
-        return bytes(dtype.itemsize)
-    if defined == h5d.FILL_VALUE_UNDEFINED:
-        if nothing_stored:
-            raise Indirect("nothing is stored and no fill value is defined")
-        return bytes(dtype.itemsize)
-    if create_plist.get_fill_time() == h5d.FILL_TIME_NEVER:
-        return bytes(dtype.itemsize)  # libhdf5 leaves the buffer as it is, and h5py's is zeroed
+    if defined == h5d.FILL_VALUE_UNDEFINED and nothing_stored:
+        raise Indirect("nothing is stored and no fill value is defined")
+    if defined == h5d.FILL_VALUE_DEFAULT or _leaves_gaps(create_plist):
+        return bytes(dtype.itemsize)  # where libhdf5 leaves the buffer as it is, h5py's is zeroed
     if dtype.subdtype:
         raise Indirect("fill value of array type")  # h5py cannot fetch it
     element = np.zeros((), dtype)

@@ -20,7 +20,8 @@ from h5py._hl.dims import DimensionProxy as _H5pyDimensionProxy
 from numpy.typing import ArrayLike, DTypeLike
 
 from h5fast.errors import H5FastError
-from h5fast.reading import DatasetReader, watch
+from h5fast.opened import watch
+from h5fast.reading import DatasetReader
 
 __all__ = ["Dataset", "File", "Group"]
 
@@ -100,7 +101,7 @@ def read_into(dataset: Any, dest: Any, source_sel: Any = None, dest_sel: Any = N
     if source is None or target is None or source[1] != target[1] or target[0].step != 1:
         return False
     reader = reader_of(dataset)
-    if not reader.path.startswith("direct"):
+    if not reader.writes_everything:
         return False
     rows = source[0]
     out = dest[target[0]].reshape((len(range(rows.start, rows.stop, rows.step)), *dataset.shape[1:]))
@@ -272,6 +273,13 @@ class File(Group, h5py.File):
         super().__init__(name, *args, **options)
         if isinstance(name, (str, bytes, os.PathLike)):  # opened here, not another handle of an open file
             self._watched = watch(self)
+
+    def close(self) -> None:
+        """Close the file, and with it every object that belongs to it."""
+        watched = getattr(self, "_watched", None)
+        if watched is not None:
+            watched.close_opened()
+        super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as (path, options); the copy opens the file again, read-only.

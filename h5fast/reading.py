@@ -2,107 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 import errno
 import math
 from typing import Any
-import weakref
 
 import h5py
 import numpy as np
 
-from h5fast import _index, general, layout, transform, virtual
-from h5fast._gather import Cast, Source, Storage, empty
+from h5fast import general, layout, transform, virtual
+from h5fast._gather import Cast, empty
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError
+from h5fast.opened import open_file
+from h5fast.stored import Chunks, Stored
 from h5fast.threads import get_num_threads
 
-__all__ = ["DatasetReader", "watch"]
+__all__ = ["DatasetReader"]
 
-# Finding and reading one chunk through libhdf5 costs about as much as indexing this many; bytes read beyond need count too.
-_INDEX_PER_CHUNK = 128
-_INDEX_PER_BYTE = 1 / 512
-# The largest chunk that is kept decoded for the next read of part of it: HDF5's own default since 2.0.
-_RECENT_BYTES = 8 << 20
 # Rows that are cast outside the engine pass through a buffer of at most this size.
 _CAST_BLOCK_BYTES = 16 << 20
 
 class _Appended(Exception):
     """Another process wrote to the file, which is open for that (SWMR): libhdf5 knows what is valid now."""
-
-
-class _Direct:
-    """What the direct path keeps of a dataset: its storage, the file's bytes and, once it pays, the chunk index."""
-
-    __slots__ = ("shape", "dtype", "layout", "storage", "file", "source", "index", "debt", "recent")
-
-    def __init__(self, dataset: h5py.Dataset, file: _OpenFile, found: layout.Layout) -> None:
-        self.file = file
-        self.source = file.source
-        self.shape = found.shape
-        self.dtype = found.dtype
-        self.layout = found
-        chunk = found.chunk
-        self.storage = Storage(found.shape, chunk, found.dtype.itemsize, found.filters, found.raw_edges, found.fill)
-        self.debt = 0.0
-        self.recent: _Recent | None = None
-        self.index: _index.ChunkIndex | None = None
-        if found.kind == "compact":
-            self.source, self.index = _compact(dataset, found)
-            return
-        if found.kind == "contiguous":
-            self.index = (_index.ChunkIndex.empty() if found.address is None
-                          else _index.ChunkIndex.contiguous(found.address))
-
-
-def _compact(dataset: h5py.Dataset, found: layout.Layout) -> tuple[Source, _index.ChunkIndex]:
-    """Compact data lies in the object header, at most 64 KiB of it: read once, kept as a source of its own."""
-    elements = np.empty(found.shape, found.dtype)
-    if elements.size:
-        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, elements, h5py.h5t.py_create(found.dtype))
-    return Source(bytes(_index.MEMORY_HEAD) + elements.tobytes()), _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
-
-
-@dataclass(frozen=True, slots=True)
-class _Recent:
-    """The chunk that the last read of part of one chunk fell into and, if the one before did too, its decoded bytes."""
-
-    coordinates: tuple[int, ...]
-    storage: Storage | None = None
-    index: _index.ChunkIndex | None = None
-    source: Source | None = None
-
-
-class _OpenFile:
-    """The bytes of an open file, shared by its datasets."""
-
-    __slots__ = ("source", "swmr", "__weakref__")
-
-    def __init__(self, file_id: h5py.h5f.FileID) -> None:
-        descriptor, self.swmr = layout.open_descriptor(file_id)
-        self.source = Source(descriptor)
-
-
-# By libhdf5's identifier of the file, which it never gives out twice.
-_open_files: weakref.WeakValueDictionary[int, _OpenFile] = weakref.WeakValueDictionary()
-
-
-def _open_file(file_id: h5py.h5f.FileID) -> _OpenFile:
-    found = _open_files.get(file_id.id)
-    if found is None:
-        found = _open_files.setdefault(file_id.id, _OpenFile(file_id))
-    return found
-
-
-def watch(file: h5py.File) -> object:
-    """Notes the state of a file that was just opened, so that a later change is noticed whichever dataset is read first.
-
-    The result has to be kept as long as the file is open. None where the file is not read directly anyway.
-    """
-    try:
-        return _open_file(file.id)
-    except layout.Indirect:
-        return None
 
 
 class DatasetReader:
@@ -116,13 +37,20 @@ class DatasetReader:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._id = dataset.id
-        self._direct: _Direct | virtual.VirtualRows | None = None
+        self._direct: Stored | virtual.VirtualRows | None = None
         self._reason: str | None = None
 
     @property
     def path(self) -> str:
         """"direct", or "general: <reason>"."""
         return "direct" if self._prepared() is not None else f"general: {self._reason}"
+
+    @property
+    def writes_everything(self) -> bool:
+        """Whether each element of a result is written. libhdf5 leaves a buffer as it was where nothing is stored and no
+        fill value is to be written."""
+        direct = self._prepared()
+        return isinstance(direct, Stored) and not direct.layout.leaves_gaps
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,8 +60,13 @@ class DatasetReader:
 
     def invalidate(self) -> None:
         """Forgets layout and index: the extent or the contents may have changed."""
-        self._direct = None
-        self._reason = None
+        direct, self._direct, self._reason = self._direct, None, None
+        if isinstance(direct, Stored) and not direct.file.swmr:
+            return
+        try:
+            open_file(layout.file_of(self._id), afresh=True)
+        except layout.Indirect as reason:
+            self._reason = str(reason)
 
     def read(self, key: Any) -> Any:
         """What ``dataset[key]`` gives: h5py's answer where it has one, else NumPy's.
@@ -156,7 +89,8 @@ class DatasetReader:
     def read_patched(self, key: Any) -> Any:
         """h5py's own answer for the key, or ``NotImplemented`` where h5py has to give it."""
         direct = self._prepared()
-        if direct is None or not h5py_accepts(key, direct.shape):
+        # The sources of a virtual dataset would stay open when h5py closes the file.
+        if not isinstance(direct, Stored) or not h5py_accepts(key, direct.shape):
             return NotImplemented
         selection = select(key, direct.shape)
         if selection.fields:
@@ -187,15 +121,15 @@ class DatasetReader:
         try:
             if wanted.is_identity:
                 self.read_into(selection, out)
-            elif not isinstance(direct, _Direct) or not self._cast(direct, selection, wanted.cast(), out):
-                self._cast_in_blocks(selection, wanted, out)
+            elif not isinstance(direct, Stored) or not self._cast(direct, selection, wanted.cast(), out):
+                self._cast_in_blocks(selection, stored, wanted, out)
         except _Appended:
-            self._cast_in_blocks(selection, wanted, out)
+            self._cast_in_blocks(selection, stored, wanted, out)
         return out
 
     # --- paths ---
 
-    def _prepared(self) -> _Direct | virtual.VirtualRows | None:
+    def _prepared(self) -> Stored | virtual.VirtualRows | None:
         if self._direct is None and self._reason is None:
             # h5py's lock rather than one of our own: h5py looks after it when the process forks.
             with layout.phil:
@@ -205,11 +139,11 @@ class DatasetReader:
 
     def _prepare(self, dataset: h5py.Dataset) -> None:
         try:
-            file = _open_file(layout.file_of(self._id))
+            file = open_file(layout.file_of(self._id))
             try:
-                self._direct = _Direct(dataset, file, layout.describe(dataset))
+                self._direct = Stored(dataset, file, layout.describe(dataset))
             except layout.Virtual:
-                self._direct = virtual.VirtualRows(dataset, DatasetReader)
+                self._direct = virtual.VirtualRows(dataset, file, DatasetReader)
         except layout.Indirect as reason:
             self._reason = str(reason)
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -231,7 +165,7 @@ class DatasetReader:
         """Reads a selection into ``out``, a C-contiguous array of its shape and the dataset's type."""
         direct = self._prepared()
         try:
-            if isinstance(direct, _Direct):
+            if isinstance(direct, Stored):
                 self._gather(direct, selection, out)
                 return
             if direct is not None and direct.read(selection, out):
@@ -241,104 +175,42 @@ class DatasetReader:
         dataset = self._plain()
         general.read(dataset, dataset.chunks, selection, out)
 
-    def _gather(self, direct: _Direct, selection: Selection, out: np.ndarray, **options: Any) -> bool:
+    def _gather(self, direct: Stored, selection: Selection, out: np.ndarray, **options: Any) -> bool:
         """Reads into ``out`` through the engine, then makes sure that the file was the same throughout."""
         try:
-            storage, index, source = self._recent(direct, selection) or (
-                direct.storage, *self._chunks(direct, selection))
-            done = storage.read(index, source, selection, out, get_num_threads(), self._where, **options)
+            done = self._run(direct, direct.chunks(selection), selection, out, options)
+        except CorruptFileError as error:
+            self._require_unchanged(direct, error)
+            raise CorruptFileError(errno.EIO, f"{self._where()}: {error}") from None
         except H5FastError as error:
             self._require_unchanged(direct, error)
-            raise
+            # Chunks found without the index do not know their place in the file, which belongs in the message.
+            done = self._run(direct, direct.indexed(), selection, out, options)
         self._require_unchanged(direct, None)
         return done
 
-    def _require_unchanged(self, direct: _Direct, error: H5FastError | None) -> None:
-        changed = direct.source.changed()
+    def _run(self, direct: Stored, chunks: Chunks, selection: Selection, out: np.ndarray, options: dict[str, Any]) -> bool:
+        storage, index, source = chunks
+        return storage.read(index, source, selection, out, get_num_threads(), self._where, **options)
+
+    def _require_unchanged(self, direct: Stored, error: H5FastError | None) -> None:
+        changed = direct.file.source.changed()
         if not changed:
             return
         if direct.file.swmr:
-            self.invalidate()
+            self._direct = None
+            self._reason = "another process is writing the file; refresh() reads directly again"
             raise _Appended
         raise ReadError(
             errno.ESTALE, f"{self._where()}: the file changed on disk while it was open: {changed}; close and reopen it"
         ) from error
 
-    def _recent(self, direct: _Direct, selection: Selection) -> tuple[Storage, _index.ChunkIndex, Source] | None:
-        """What to read with, if the selection is part of the chunk that was read last.
-
-        Reading row by row would decode a chunk again for each row. The first read of a chunk decodes what it needs, the
-        second one all of it, and as long as reads stay in that chunk they are copies.
-        """
-        storage = direct.storage
-        if not direct.layout.filters or storage.chunk_bytes > _RECENT_BYTES:
-            return None
-        coordinates = storage.single_chunk(selection)
-        if coordinates is None or selection.size * direct.dtype.itemsize * 2 > storage.chunk_bytes:
-            return None
-        recent = direct.recent
-        if recent is None or recent.coordinates != coordinates:
-            direct.recent = _Recent(coordinates)
-            return None
-        if recent.source is None:
-            recent = direct.recent = self._decoded(direct, coordinates)
-        return recent.storage, recent.index, recent.source
-
-    def _decoded(self, direct: _Direct, coordinates: tuple[int, ...]) -> _Recent:
-        """A whole chunk, as a dataset of its own extent and then as bytes in memory."""
-        found, storage = direct.layout, direct.storage
-        corner = tuple(c * n for c, n in zip(coordinates, found.chunk))
-        box = tuple(slice(a, min(a + n, e)) for a, n, e in zip(corner, found.chunk, found.shape))
-        selection = select(box, found.shape, True)
-        index, source = self._chunks(direct, selection)
-        content = np.empty(found.chunk, found.dtype)
-        whole = np.empty(selection.shape, found.dtype)
-        storage.read(index, source, selection, whole, get_num_threads(), self._where)
-        content[tuple(slice(0, b.stop - b.start) for b in box)] = whole
-        plain = Storage(found.shape, found.chunk, found.dtype.itemsize)
-        memory = Source(bytes(_index.MEMORY_HEAD) + content.tobytes())
-        number = storage.number_of(coordinates)
-        entry = _index.ChunkIndex.of_one(number, _index.MEMORY_HEAD, storage.chunk_bytes, 0)
-        return _Recent(coordinates, plain, entry, memory)
-
-    def _chunks(self, direct: _Direct, selection: Selection) -> tuple[_index.ChunkIndex, Source]:
-        """The index to read with. Walking a large one takes longer than reading a row, so the first few rows of a
-        dataset are looked up one by one, until together they have cost as much."""
-        if direct.index is None:
-            grid = direct.storage.chunk_count
-            direct.debt += direct.storage.chunks_touched(selection) * (
-                _INDEX_PER_CHUNK + direct.storage.chunk_bytes * _INDEX_PER_BYTE)
-            one = direct.storage.single_chunk(selection) if direct.debt < grid else None
-            if one is not None:
-                return self._one_chunk(direct, one)
-            self._make_index(direct)
-        return direct.index, direct.source
-
-    def _one_chunk(self, direct: _Direct, coordinates: tuple[int, ...]) -> tuple[_index.ChunkIndex, Source]:
-        offset = tuple(c * n for c, n in zip(coordinates, direct.storage.chunk))
-        stored = _index.read_stored(self._id, offset)
-        if stored is None:
-            return _index.ChunkIndex.empty(), direct.source
-        mask, content = stored
-        size = len(content) - _index.MEMORY_HEAD
-        number = direct.storage.number_of(coordinates)
-        return _index.ChunkIndex.of_one(number, _index.MEMORY_HEAD, size, mask), Source(content)
-
-    def _make_index(self, direct: _Direct) -> None:
-        found = direct.layout
-        with layout.phil:
-            if direct.index is None:
-                block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
-                try:
-                    direct.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, block)
-                except CorruptFileError as error:
-                    raise CorruptFileError(errno.EIO, f"{self._where()}: {error}") from None
-
     def _read_fields(self, direct: Any, selection: Selection, key: Any) -> Any:
         """One field of a compound is a range of each element's bytes; several are left to h5py's rules."""
         dtype = direct.dtype
         name = selection.fields[0]
-        if not isinstance(direct, _Direct) or len(selection.fields) > 1 or selection.record or dtype.names is None or name not in dtype.names:
+        is_one = len(selection.fields) == 1 and not selection.record and name in (dtype.names or ())
+        if not isinstance(direct, Stored) or not is_one:
             return self._read_general(key)
         field, offset = dtype.fields[name][:2]
         out = empty(selection.shape, field)
@@ -368,18 +240,19 @@ class DatasetReader:
         general.read(source, dataset.chunks, selection, out)
         return self._finish(selection, out)
 
-    def _cast(self, direct: _Direct, selection: Selection, cast: Cast, out: np.ndarray) -> bool:
+    def _cast(self, direct: Stored, selection: Selection, cast: Cast, out: np.ndarray) -> bool:
         return cast.fused and self._gather(direct, selection, out, cast=cast)
 
-    def _cast_in_blocks(self, selection: Selection, wanted: transform.Transform, out: np.ndarray) -> None:
+    def _cast_in_blocks(self, selection: Selection, stored: np.dtype, wanted: transform.Transform,
+                        out: np.ndarray) -> None:
         """Rows as they are stored into a bounded buffer, from there cast by NumPy into the output."""
         shape = self.shape
         rows = _rows_of(selection)
-        row_bytes = max(1, math.prod(shape[1:]) * wanted.stored.itemsize)
+        row_bytes = max(1, math.prod(shape[1:]) * stored.itemsize)
         step = max(1, _CAST_BLOCK_BYTES // row_bytes)
         for first in range(0, len(rows), step):
             part = select_rows(rows[first:first + step], shape[0], shape)
-            block = np.empty(part.shape, wanted.stored)
+            block = np.empty(part.shape, stored)
             self.read_into(part, block)
             wanted.apply(block, out[first:first + step])
 

@@ -9,6 +9,8 @@ import sys
 
 __all__ = ["set_num_threads", "get_num_threads"]
 
+# More than any machine has; a larger number is a mistake.
+_MOST = 4096
 # What set_num_threads was told; None asks the environment and the machine.
 _chosen: int | None = None
 # The answer of the environment and the machine, with the process it holds for: a forked worker asks again.
@@ -19,14 +21,14 @@ def set_num_threads(n: int | None) -> None:
     """Sets how many threads a read may use, the calling one included; None goes back to the default.
 
     Raises:
-        ValueError: ``n`` is below 1.
+        ValueError: ``n`` is below 1, or too large to be meant.
         TypeError: ``n`` is no integer.
     """
     global _chosen, _default
     if n is not None:
         n = operator.index(n)
-        if n < 1:
-            raise ValueError(f"the number of threads must be at least 1, not {n}")
+        if not 1 <= n <= _MOST:
+            raise ValueError(f"the number of threads must be from 1 to {_MOST}, not {n}")
     _chosen = n
     _default = None
 
@@ -51,8 +53,8 @@ def get_num_threads() -> int:
 def _default_threads() -> int:
     asked = os.environ.get("H5FAST_NUM_THREADS", "")
     if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"H5FAST_NUM_THREADS must be a whole number of at least 1, not {asked!r}")
+        if not asked.isdecimal() or not 1 <= int(asked) <= _MOST:
+            raise ValueError(f"H5FAST_NUM_THREADS must be a whole number from 1 to {_MOST}, not {asked!r}")
         return int(asked)
     return max(1, _usable_cpus() // (_local_processes() * _torch_workers()))
 

@@ -18,9 +18,9 @@ class Transform:
     """``out = row.astype(dtype) * scale + offset``, then the last axis moved to the front of the row.
 
     Attributes:
-        stored: type of the elements of the file
+        stored: type of the numbers in the file; of elements that are arrays, that of what they hold
         dtype: type of the output
-        row_shape: shape of a row of the file
+        row_shape: shape of a row of the file, axes of the element type included
         scale, offset: arrays of ``dtype`` with one value or one per channel (last axis), or None
         channels_first: whether the last axis is moved
     """
@@ -71,6 +71,9 @@ def request(stored: np.dtype, row_shape: tuple[int, ...], dtype: Any, scale: Any
         ValueError: scale or offset that is neither one number nor one per channel.
     """
     arithmetic = scale is not None or offset is not None
+    if stored.subdtype is not None:
+        stored, inner = stored.subdtype
+        row_shape = row_shape + inner
     if dtype is not None:
         target = np.dtype(dtype)
     elif arithmetic and stored.kind in "iub":
@@ -107,11 +110,10 @@ def output(transform: Transform, count: int, out: np.ndarray | None) -> np.ndarr
         return empty(shape, transform.dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    if out.dtype != (transform.dtype.base if transform.dtype.subdtype else transform.dtype):
+    if out.dtype != transform.dtype:
         raise TypeError(f"out has dtype {out.dtype}, the rows have {transform.dtype}")
-    expected = shape + (transform.dtype.shape if transform.dtype.subdtype else ())
-    if out.shape != expected:
-        raise ValueError(f"out has shape {out.shape}, the rows have {expected}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, the rows have {shape}")
     if not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError("out must be C-contiguous and writeable")
     return out

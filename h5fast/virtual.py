@@ -19,6 +19,7 @@ import numpy as np
 from h5fast._selection import Selection, select
 from h5fast.general import strided
 from h5fast.layout import Indirect
+from h5fast.opened import OpenFile
 
 __all__ = ["VirtualRows"]
 
@@ -66,17 +67,18 @@ class VirtualRows:
     """The parts of a plain virtual dataset.
 
     Args:
-        dataset: the virtual dataset, in a file open for reading only
+        dataset: the virtual dataset
+        file: its file, which the files of sources are closed with
         make_reader: makes the reader of a source
 
     Raises:
         Indirect: its mapping is not plain, or a source is missing or cannot be read directly.
     """
 
-    def __init__(self, dataset: h5py.Dataset, make_reader: Callable[[h5py.Dataset], RowReader]) -> None:
+    def __init__(self, dataset: h5py.Dataset, file: OpenFile, make_reader: Callable[[h5py.Dataset], RowReader]) -> None:
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype = dataset.dtype
-        self._files: dict[str, h5py.File] = {}
+        self._file = file
         if not self.shape:
             raise Indirect("virtual dataset without axes")
         plist = dataset.id.get_create_plist()
@@ -147,21 +149,24 @@ class VirtualRows:
         if filename == ".":
             file: Any = dataset.file
         else:
-            path = _find(dataset.file.filename, filename)
-            if path not in self._files:
+            path = _find(dataset.file.filename, self._file, filename)
+            files = self._file.opened
+            if path not in files:
                 try:
-                    self._files[path] = h5py.File(path, "r")
+                    files[path] = h5py.File(path, "r")
                 except OSError as error:
                     raise Indirect(f"virtual dataset with a source that cannot be opened ({filename})") from error
-            file = self._files[path]
+            file = files[path]
         source = file.get(name)
         if not isinstance(source, h5py.Dataset):
             raise Indirect(f"virtual dataset with a missing source ({filename}, {name})")
         return source
 
 
-def _find(owner: str, filename: str) -> str:
+def _find(owner: str, opened: OpenFile, filename: str) -> str:
     """The file of a source, where libhdf5 looks for it first. What it would find elsewhere is left to it."""
+    if not os.path.isabs(filename) and not opened.is_at(owner):
+        raise Indirect("virtual dataset in a file that is not at its path any more")
     if os.environ.get("HDF5_VDS_PREFIX"):
         raise Indirect("virtual dataset with HDF5_VDS_PREFIX set")
     if "%" in filename:

@@ -2,6 +2,7 @@
 """The engine's Python face: sources, storages, and the one place where a status of the C code becomes an exception."""
 
 import errno
+import itertools
 import os
 
 from h5fast.errors import CorruptChunkError, ReadError
@@ -273,7 +274,7 @@ cdef object reopen(descriptor):
 # --- casts --------------------------------------------------------------------------------------------------------------
 
 cdef dict KINDS = {
-    ("i", 1): H5FAST_I8, ("u", 1): H5FAST_U8, ("b", 1): H5FAST_U8, ("i", 2): H5FAST_I16, ("u", 2): H5FAST_U16,
+    ("i", 1): H5FAST_I8, ("u", 1): H5FAST_U8, ("i", 2): H5FAST_I16, ("u", 2): H5FAST_U16,
     ("i", 4): H5FAST_I32, ("u", 4): H5FAST_U32, ("i", 8): H5FAST_I64, ("u", 8): H5FAST_U64,
     ("f", 4): H5FAST_F32, ("f", 8): H5FAST_F64,
 }
@@ -430,28 +431,52 @@ cdef class Storage:
             return None
         coordinates = []
         for axis in range(self.storage.rank):
-            if selection.is_point[axis]:
-                first = last = selection.coords[axis][0]
-            else:
-                first = selection.start[axis]
-                last = first + (selection.count[axis] - 1) * selection.step[axis]
-            if first // self.storage.chunk[axis] != last // self.storage.chunk[axis]:
+            self.covered(selection, axis, &first, &last)
+            if first != last:
                 return None
-            coordinates.append(first // self.storage.chunk[axis])
+            coordinates.append(first)
         return tuple(coordinates)
 
-    def chunks_touched(self, Selection selection) -> int:
-        """An upper bound of the chunks that a selection touches."""
+    def chunks_of(self, Selection selection, int limit):
+        """Grid coordinates of the chunks that a selection touches, ascending by number; None where they might be more
+        than ``limit``."""
         cdef int axis
         cdef uint64_t first, last
-        touched = selection.npoints
+        spans = []
+        points = []
+        total = 1
         for axis in range(self.storage.rank):
-            if not selection.is_point[axis] and selection.count[axis] > 0:
-                first = selection.start[axis]
-                last = first + (selection.count[axis] - 1) * selection.step[axis]
-                touched *= min(last // self.storage.chunk[axis] - first // self.storage.chunk[axis] + 1,
-                               selection.count[axis])
-        return touched
+            if selection.is_point[axis]:
+                points.append(axis)
+                continue
+            if selection.count[axis] == 0:
+                return []
+            self.covered(selection, axis, &first, &last)
+            total *= last - first + 1
+            spans.append((axis, range(first, last + 1)))
+        if total * selection.npoints > limit:
+            return None
+        columns = selection.coordinates
+        corners = {tuple(int(columns[a][p]) // self.storage.chunk[a] for a in points) for p in range(selection.npoints)}
+        result = []
+        for corner in corners:
+            for within in itertools.product(*[span for _, span in spans]):
+                coordinates = dict(zip(points, corner))
+                coordinates.update(zip([a for a, _ in spans], within))
+                result.append(tuple(coordinates[a] for a in range(self.storage.rank)))
+        return sorted(result)
+
+    cdef int covered(self, Selection selection, int axis, uint64_t *first, uint64_t *last) noexcept:
+        """First and last grid coordinate along an axis, of a selection with at most one point and no empty range."""
+        cdef uint64_t start, end
+        if selection.is_point[axis]:
+            start = end = selection.coords[axis][0]
+        else:
+            start = selection.start[axis]
+            end = start + (selection.count[axis] - 1) * selection.step[axis]
+        first[0] = start // self.storage.chunk[axis]
+        last[0] = end // self.storage.chunk[axis]
+        return 0
 
     def number_of(self, tuple coordinates) -> int:
         """The row-major number of the chunk at these grid coordinates."""
@@ -485,7 +510,9 @@ cdef class Storage:
         if field_bytes != 0:
             storage = &self.by_bytes
             size = field_bytes
-        out_size = cnp.PyArray_ITEMSIZE(out) if cast is not None else size
+        out_size = size
+        if cast is not None:  # an element of array type is several of the cast's
+            out_size = cnp.PyArray_ITEMSIZE(out) * (size // cast.cast.itemsize)
         rows = fill_selection(&picked, selection, size, out_size if cast is not None else 0)
         if field_bytes != 0:
             picked.start[self.storage.rank] = field_offset
@@ -575,6 +602,8 @@ cdef int run(h5fast_gather *gather, const h5fast_storage *storage, origin) excep
 
 cdef int raise_error(const h5fast_error *error, const h5fast_storage *storage, origin) except -1:
     """The one place where a status becomes an exception."""
+    if error.status == H5FAST_CANCELLED:
+        raise ReadError(errno.EINTR, f"{origin()}: the process was forked in the middle of a read, which ended there")
     if error.status == H5FAST_MEMORY:
         raise MemoryError(f"no memory to decode the chunk at offset {error.address}")
     where = f"{origin()}, chunk at {chunk_offset(storage, error.number)} ({error.size} bytes at file offset {error.address})"

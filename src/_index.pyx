@@ -19,22 +19,21 @@ from libc.string cimport memset
 from h5fast._library cimport H5_CHUNK_INDEX_EXTENSIBLE_ARRAY, H5_DONT_FILTER_PARTIAL_CHUNKS, hdf5
 
 
-MEMORY_HEAD: int = HEAD
-"""Where a chunk from read_stored starts within its bytes."""
+MEMORY_HEAD: int = 8
+"""Where chunks start in a source of memory: an address of 0 would mean that there is none."""
 
 ctypedef struct found_chunk:
     uint64_t number
     h5fast_chunk chunk
 
 cdef enum:
-    HEAD = 8  # bytes before a chunk that is read into memory
     # Up to this many chunks the grid is one zeroed table whatever the share of it in use: its untouched pages cost nothing.
     DENSE_GRID = 1 << 22
 
 cdef uint64_t UNDEFINED = <uint64_t>-1  # HADDR_UNDEF
 
 cdef enum problem:
-    NONE = 0, OUT_OF_MEMORY, MISALIGNED, TWICE
+    NONE = 0, OUT_OF_MEMORY, MISALIGNED, TWICE, AT_ZERO
 
 # What the iteration callback works on. Offsets from libhdf5 are in elements, of chunk corners.
 ctypedef struct collector:
@@ -113,7 +112,9 @@ cdef int collect(const uint64_t *offset, unsigned filter_mask, uint64_t address,
     chunk.address = address + c.user_block
     chunk.size = size
     chunk.mask = filter_mask
-    if keep(c, number, chunk) != 0:
+    if chunk.address == 0:
+        c.wrong = AT_ZERO
+    if c.wrong != NONE or keep(c, number, chunk) != 0:
         for axis in range(c.rank):
             c.where[axis] = scaled[axis] * c.chunk[axis]
         return -1
@@ -142,29 +143,18 @@ cdef class ChunkIndex:
         return self
 
     @staticmethod
-    def empty() -> ChunkIndex:
-        """The index of a dataset of which nothing is stored: every element is the fill value."""
+    def of(list entries) -> ChunkIndex:
+        """An index of a few chunks: (number, address, stored size, filter mask), ascending by number."""
         cdef ChunkIndex self = ChunkIndex.__new__(ChunkIndex)
+        cdef uint64_t i
         self.index.kind = H5FAST_INDEX_SORTED
-        return self
-
-    @staticmethod
-    def of_one(uint64_t number, uint64_t address, uint64_t size, uint32_t mask) -> ChunkIndex:
-        """An index that knows a single chunk."""
-        cdef ChunkIndex self = ChunkIndex.__new__(ChunkIndex)
-        self.chunks = <h5fast_chunk *>calloc(1, sizeof(h5fast_chunk))
-        self.numbers = <uint64_t *>calloc(1, sizeof(uint64_t))
+        self.index.count = self.allocated = len(entries)
+        self.index.chunks = self.chunks = <h5fast_chunk *>calloc(max(len(entries), 1), sizeof(h5fast_chunk))
+        self.index.numbers = self.numbers = <uint64_t *>calloc(max(len(entries), 1), sizeof(uint64_t))
         if self.chunks == NULL or self.numbers == NULL:
             raise MemoryError("no memory for a chunk index")
-        self.numbers[0] = number
-        self.chunks[0].address = address
-        self.chunks[0].size = size
-        self.chunks[0].mask = mask
-        self.index.kind = H5FAST_INDEX_SORTED
-        self.index.count = 1
-        self.index.chunks = self.chunks
-        self.index.numbers = self.numbers
-        self.allocated = 1
+        for i in range(self.index.count):
+            self.numbers[i], self.chunks[i].address, self.chunks[i].size, self.chunks[i].mask = entries[i]
         return self
 
     @property
@@ -222,6 +212,8 @@ cdef str describe_problem(collector *c):
         return f"the chunk index holds a chunk at {where}, which is no multiple of the chunk shape"
     if c.wrong == TWICE:
         return f"the chunk index lists the chunk at {where} twice"
+    if c.wrong == AT_ZERO:
+        return f"the chunk index puts the chunk at {where} at the very start of the file, where no chunk can be"
     return "libhdf5 cannot walk the chunk index"
 
 
@@ -285,10 +277,11 @@ def filters_partial_chunks(create_plist) -> bool:
     return not options & H5_DONT_FILTER_PARTIAL_CHUNKS
 
 
-def read_stored(dataset_id, tuple offset):
+def read_stored(dataset_id, tuple offset, uint64_t limit):
     """One chunk as it is stored, found without an index: (filter mask, bytes), or None where it is not allocated.
 
-    The chunk stands MEMORY_HEAD bytes into the bytes, so that as a source of its own it has an address that is not 0.
+    Args:
+        limit: bytes of the file; a chunk that claims more is none
 
     Raises:
         CorruptFileError: libhdf5 cannot find or read it.
@@ -306,8 +299,10 @@ def read_stored(dataset_id, tuple offset):
             raise CorruptFileError(f"libhdf5 cannot find the chunk at {offset}")
         if size == 0:
             return None
-        content = PyBytes_FromStringAndSize(NULL, size + HEAD)
-        buffer = <char *>content + <size_t>HEAD
+        if size > limit:
+            raise CorruptFileError(f"the chunk at {offset} claims {size} bytes, more than the file has")
+        content = PyBytes_FromStringAndSize(NULL, size)
+        buffer = content
         buffer_size = size
         if hdf5.read_chunk2 != NULL:
             status = hdf5.read_chunk2(dataset_id.id, 0, where, &mask, buffer, &buffer_size)

@@ -190,7 +190,7 @@ static h5fast_status unshuffle(pipeline *p, int position, step *s, int *kept)
         s->produced = s->in_len;
         return H5FAST_OK;
     }
-    if (is_final && p->keep_planes && p->want.end <= s->in_len / size * size) {
+    if (is_final && p->keep_planes && p->storage->itemsize % size == 0 && p->want.end <= s->in_len / size * size) {
         p->result->planes = s->in;
         p->result->elements = s->in_len / size;
         p->result->element_size = size;

@@ -46,7 +46,7 @@ typedef struct {
  * stored          its bytes; `size` of them
  * mask            its filter mask
  * whole           where the decoded chunk may be written, chunk_bytes long, or NULL for the scratch
- * keep_planes     leave a final shuffle to the caller, who takes single rows out of it
+ * keep_planes     leave a final shuffle, of whole elements or parts of them, to the caller, who takes single rows out of it
  *
  * H5FAST_SHORT where the chunk decodes cleanly but ends before want->end. */
 h5fast_status h5fast_decode_chunk(const h5fast_storage *storage, h5fast_scratch *scratch, const uint8_t *stored,

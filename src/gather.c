@@ -18,6 +18,8 @@ static const uint64_t INLINE_WORK = 96u << 10;
 static const uint64_t SKIP_BYTES = 16u << 10;
 /* Longest piece that is staged in scratch on its way to scattered places. */
 static const uint64_t STAGE_BYTES = 1u << 20;
+/* What a thread takes on at a time. */
+static const uint64_t HELPING_BYTES = 1u << 20;
 static const uint64_t NO_ERROR = UINT64_MAX;
 
 /* One thread at work on one job. */
@@ -130,18 +132,6 @@ static h5fast_status emit_planes(const worker *w, const h5fast_decoded *decoded)
     return H5FAST_OK;
 }
 
-/* Where whole elements of the innermost shuffle are wanted in one run a point, planes serve as they are. */
-static int wants_planes(const worker *w)
-{
-    const h5fast_storage *storage = w->gather->storage;
-    for (int i = 0; i < storage->filter_count; i++)
-        if (storage->filters[i].id == H5FAST_FILTER_SHUFFLE) {
-            uint64_t size = storage->filters[i].cd_nelmts > 0 ? storage->filters[i].cd_values[0] : 0;
-            return w->box.loops == 0 && size > 0 && storage->itemsize % size == 0;
-        }
-    return 0;
-}
-
 /* 1 where the stored bytes of this chunk went through no filter. */
 static int stored_raw(const worker *w)
 {
@@ -173,7 +163,7 @@ static h5fast_status decode_job(worker *w, const uint8_t *stored)
     uint8_t *target = output_as_target(w, want);
     h5fast_decoded decoded;
     h5fast_status status = h5fast_decode_chunk(storage, w->scratch, stored, w->job->chunk.size, mask, want, target,
-                                               wants_planes(w), &decoded);
+                                               w->box.loops == 0, &decoded);
     w->filter = decoded.filter;
     if (status != H5FAST_OK)
         return status;
@@ -317,7 +307,8 @@ static h5fast_status single_job(worker *w)
     const h5fast_chunk *chunk = &w->job->chunk;
     if (chunk->address == 0)
         return fill_job(w);
-    if (w->gather->index->kind != H5FAST_INDEX_CONTIGUOUS && !h5fast_source_holds(w->gather->source, chunk->address, chunk->size))
+    if (w->gather->index->kind != H5FAST_INDEX_CONTIGUOUS &&
+        !h5fast_source_holds(w->gather->source, chunk->address, chunk->size))
         return H5FAST_TRUNCATED;
     if (w->gather->storage->filter_count == 0)
         return raw_job(w);
@@ -420,7 +411,8 @@ static void prefetch_unit(const worker *w, const h5fast_unit *unit)
     }
 }
 
-/* What each thread does. A page that vanishes under the mapping lands at the sigsetjmp, with the job it hit still in w. */
+/* What each thread does. A page that vanishes under the mapping lands at the sigsetjmp. What must survive the jump is
+ * volatile, or in w, whose address is known outside and which therefore lies in memory. */
 static void work(h5fast_task *task, void *context)
 {
     h5fast_gather *g = context;
@@ -483,6 +475,10 @@ static int joins(const h5fast_gather *g, const h5fast_job *previous, const h5fas
 {
     if (g->storage->filter_count == 0 && g->storage->chunk_bytes > SMALL_RAW_CHUNK)
         return 0;
+    /* Sizes and addresses come from the file: within it, no sum of theirs can wrap. */
+    if (!h5fast_source_holds(g->source, previous->chunk.address, previous->chunk.size) ||
+        !h5fast_source_holds(g->source, next->chunk.address, next->chunk.size))
+        return 0;
     uint64_t end = previous->chunk.address + previous->chunk.size;
     return previous->chunk.address != 0 && next->chunk.address >= end && next->chunk.address - end <= UNIT_GAP &&
            next->chunk.address - unit_begin <= UNIT_BYTES && next->chunk.size <= UNIT_BYTES;
@@ -543,9 +539,12 @@ static void submit_window(h5fast_gather *g)
     g->task.context = g;
     g->task.count = g->unit_count;
     g->task.max_threads = window_work(g) <= INLINE_WORK ? 1 : g->threads;
-    /* Eight helpings a thread keep the last one busy with less than an eighth of its share. */
+    /* Eight helpings a thread keep the last one busy with less than an eighth of its share; a helping of some MiB is done
+     * in milliseconds, before Ctrl-C is felt to be late. */
     uint64_t grain = g->unit_count / ((uint64_t)g->task.max_threads * 8);
-    g->task.grain = grain < 1 ? 1 : grain > 64 ? 64 : grain;
+    uint64_t most = HELPING_BYTES / g->storage->chunk_bytes;
+    grain = grain < most ? grain : most;
+    g->task.grain = grain < 1 ? 1 : grain;
     h5fast_pool_submit(&g->task);
     g->running = 1;
 }
@@ -587,6 +586,8 @@ int h5fast_gather_run(h5fast_gather *g, double seconds)
     if (!done)
         return 0;
     g->running = 0;
+    if (atomic_load(&g->task.cancelled))
+        h5fast_gather_cancel(g); /* the pool was lost in a fork */
     return stopped(g);
 }
 

@@ -14,6 +14,7 @@ static pthread_cond_t work_ready = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t helper_left = PTHREAD_COND_INITIALIZER;
 static h5fast_task *open_tasks; /* tasks that may have items left; guarded by `pool` */
 static int workers;             /* threads started; guarded by `pool` */
+static int generation;          /* forks that this process descends from; guarded by `pool` */
 
 /* Threads do not survive fork: the child forgets them and the tasks of other threads, and starts afresh. */
 static void start_afresh(void)
@@ -22,6 +23,7 @@ static void start_afresh(void)
     pthread_cond_init(&helper_left, NULL);
     open_tasks = NULL;
     workers = 0;
+    generation++;
 }
 
 H5FAST_FORK_SAFE_LOCK(pool, start_afresh())
@@ -101,6 +103,7 @@ void h5fast_pool_submit(h5fast_task *task)
     atomic_init(&task->cancelled, 0);
     task->helpers = 0;
     task->after = NULL;
+    task->generation = -1;
     uint64_t shares = (task->count + task->grain - 1) / task->grain;
     int wanted = task->max_threads - 1;
     if (shares <= (uint64_t)wanted)
@@ -108,6 +111,7 @@ void h5fast_pool_submit(h5fast_task *task)
     if (wanted < 1)
         return; /* a task for one thread never enters the list */
     lock_pool();
+    task->generation = generation;
     grow(wanted);
     task->after = open_tasks;
     open_tasks = task;
@@ -135,7 +139,14 @@ int h5fast_pool_help(h5fast_task *task, double seconds)
     submitted = NULL;
     if (has_items(task))
         return 0;
+    if (task->generation < 0)
+        return 1;
     lock_pool();
+    if (task->generation != generation) { /* forked in the middle: the helpers, and what they had taken, are gone */
+        pthread_mutex_unlock(&pool);
+        h5fast_pool_cancel(task);
+        return 1;
+    }
     close_task(task); /* no helper can join from here on */
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);

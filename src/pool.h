@@ -25,6 +25,7 @@ struct h5fast_task {
     _Atomic int cancelled;
     double deadline;         /* seconds, monotonic: the submitting thread looks up at this time */
     int helpers;             /* pool threads inside work(); guarded by the pool's mutex */
+    int generation;          /* of the pool that it was submitted to; -1: it never entered the pool */
     h5fast_task *after;      /* the pool's list of open tasks */
 };
 
@@ -32,7 +33,7 @@ struct h5fast_task {
 void h5fast_pool_submit(h5fast_task *task);
 
 /* Works on the submitted task for about `seconds`. 1: every item is done and no helper is inside work() any more,
- * so the task may be freed. 0: time is up, call again. Only the submitting thread calls this. */
+ * so the task may be freed; or the process was forked meanwhile, and the task is cancelled. 0: time is up, call again. Only the submitting thread calls this. */
 int h5fast_pool_help(h5fast_task *task, double seconds) H5FAST_CHECKED;
 
 /* No further items are handed out; h5fast_pool_help must still be called until it returns 1. */

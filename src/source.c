@@ -249,6 +249,26 @@ static int guard_count;
 static struct sigaction previous;
 static _Thread_local h5fast_guard *armed;
 
+/* Set while this thread hands a signal on: a handler that was installed over ours calls ours in its turn. */
+static _Thread_local volatile sig_atomic_t forwarding;
+
+static void forward(int number, siginfo_t *info, void *context)
+{
+    int is_fault = info->si_code > 0; /* raised by an instruction, which faults again when the handler returns */
+    if (forwarding || previous.sa_handler == SIG_DFL || (previous.sa_handler == SIG_IGN && is_fault)) {
+        signal(number, SIG_DFL);
+        if (!is_fault)
+            raise(number);
+        return;
+    }
+    forwarding = 1;
+    if (previous.sa_flags & SA_SIGINFO)
+        previous.sa_sigaction(number, info, context);
+    else if (previous.sa_handler != SIG_IGN)
+        previous.sa_handler(number);
+    forwarding = 0;
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
     h5fast_guard *guard = armed;
@@ -257,14 +277,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
         if (address >= guard->begin && address < guard->end)
             siglongjmp(guard->place, 1);
     }
-    /* Not ours: what would have happened without us. */
-    if (previous.sa_flags & SA_SIGINFO) {
-        previous.sa_sigaction(number, info, context);
-    } else if (previous.sa_handler == SIG_DFL) {
-        sigaction(SIGBUS, &previous, NULL); /* the instruction faults again, into the default action */
-    } else if (previous.sa_handler != SIG_IGN) {
-        previous.sa_handler(number);
-    }
+    forward(number, info, context); /* not ours: what would have happened without us */
 }
 
 void h5fast_guard_install(void)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 import tracemalloc
+import zlib
 
 import h5py
 import numpy as np
@@ -86,8 +87,8 @@ def test_row_by_row_decodes_a_chunk_once(tmp_path: Path) -> None:
         for row in [*range(85), 39, 38, 399, 398, 0]:
             np.testing.assert_array_equal(dataset[row], data[row])
             np.testing.assert_array_equal(dataset[row, 2:4], data[row, 2:4])
-        assert reader_of(dataset)._direct.recent.coordinates == (0, 0, 0)
-        assert reader_of(dataset)._direct.recent.source is not None
+        assert reader_of(dataset)._direct._recent.coordinates == (0, 0, 0)
+        assert reader_of(dataset)._direct._recent.chunks is not None
 
 
 def test_memory_of_a_freed_result_is_used_again(tmp_path: Path) -> None:
@@ -180,6 +181,77 @@ def test_take_refuses_shapes_that_do_not_fit(tmp_path: Path, bad: dict[str, obje
     _write(tmp_path / "f.h5")
     with h5fast.File(tmp_path / "f.h5") as file, pytest.raises(ValueError):
         file["d"].take([0, 1], **bad)
+
+
+def test_a_sound_row_of_a_damaged_chunk_stays_readable(tmp_path: Path) -> None:
+    """Keeping the whole chunk decoded must not ask for more than the read itself does."""
+    data = _write(tmp_path / "f.h5", chunks=(40, 6, 5), compression="gzip")
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file["d"].id.write_direct_chunk((40, 0, 0), zlib.compress(data[40:60].tobytes()))
+    with h5fast.File(tmp_path / "f.h5") as file:
+        for _ in range(3):
+            np.testing.assert_array_equal(file["d"][41], data[41])
+        with pytest.raises(h5fast.CorruptChunkError, match="fewer bytes"):
+            file["d"][40:80]
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (8, 6, 5)}, {"chunks": (8, 3, 5), "compression": "gzip"}])
+def test_elements_that_are_arrays(tmp_path: Path, options: dict[str, object]) -> None:
+    """Their axes are axes of the row: a cast that counted elements left most of the output unwritten."""
+    data = np.random.default_rng(5).random((20, 6, 5, 3)).astype("f4")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        dataset = file.create_dataset("d", (20, 6, 5), np.dtype(("f4", (3,))), **options)
+        dataset[...] = data
+    with h5fast.File(tmp_path / "f.h5") as file:
+        dataset = file["d"]
+        rows = [4, 4, 19, 0]
+        np.testing.assert_array_equal(dataset.take(rows), data[rows])
+        np.testing.assert_array_equal(dataset.take(rows, channels_first=True), np.moveaxis(data[rows], -1, 1))
+        expected = data[rows].astype("f8") * 2.0 + 1.0
+        np.testing.assert_array_equal(dataset.take(rows, dtype="f8", scale=2, offset=1), expected)
+
+
+def test_virtual_sources_are_found_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative names of sources are relative to the file, not to where the process has gone since."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    expected = _virtual(tmp_path / "a")
+    _virtual(tmp_path / "b")
+    for number in range(3):
+        with h5py.File(tmp_path / "b" / f"part{number}.h5", "r+") as file:
+            file["d"][...] = -7
+    monkeypatch.chdir(tmp_path / "a")
+    with h5fast.File("all.h5") as file:
+        dataset = file["v"]
+        monkeypatch.chdir(tmp_path / "b")
+        np.testing.assert_array_equal(dataset[...], expected)
+
+
+def test_virtual_sources_are_closed_with_the_file(tmp_path: Path) -> None:
+    _virtual(tmp_path)
+    with h5fast.File(tmp_path / "all.h5") as file:
+        dataset = file["v"]
+        dataset[0]
+    with h5py.File(tmp_path / "part0.h5", "r+") as file:
+        file["e"] = 1
+    with pytest.raises(ValueError, match="closed"):
+        dataset[0]
+
+
+def test_errors_tell_the_offset_in_the_file(tmp_path: Path) -> None:
+    """A chunk that was found without an index does not know where it lies."""
+    _write(tmp_path / "f.h5", chunks=(1, 6, 5), compression="gzip")
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file["d"].id.write_direct_chunk((9, 0, 0), b"nothing that inflates")
+    with h5py.File(tmp_path / "f.h5") as file:
+        offset = file["d"].id.get_chunk_info_by_coord((9, 0, 0)).byte_offset
+    with h5fast.File(tmp_path / "f.h5") as file, pytest.raises(h5fast.CorruptChunkError, match=f"file offset {offset}"):
+        file["d"][9]
+
+
+def test_too_many_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="4096"):
+        h5fast.set_num_threads(2**31)
 
 
 def test_libhdf5_faults_are_recognised_by_trying() -> None:
