@@ -16,7 +16,10 @@ Layers, each of which imports only what stands below it::
     sources, window                                     where the rows of a matrix lie, and which a key names
     objects             File, Group, Dataset            h5py's classes, adopted
     reading             DatasetReader                   one dataset: the direct path, or the general one and why
-    layout, general                                     how a dataset is stored; reading it through h5py
+    virtual, general                                    reading through sources of a virtual dataset; through h5py
+    stored              Stored                          the chunks of a dataset: looked up, indexed, kept
+    transform           Transform                       what take() does to rows on their way out
+    opened, layout                                      open files; how a dataset is stored
     threads             set_num_threads()               how many native threads a read may use
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _index, _selection  (src/)                          where the chunks lie; which elements a key names
