@@ -38,6 +38,7 @@ bench: $(VENV)/installed-test
 	@$(RUN) benchmarks/open_one_row.py
 	@$(RUN) benchmarks/index_million.py
 	@$(RUN) benchmarks/cold_cache.py
+	@$(RUN) benchmarks/decoders.py
 	@$(RUN) -m pytest benchmarks
 
 # One stamp for each extra of pyproject.toml.
