@@ -112,9 +112,11 @@ class DatasetReader:
     ) -> np.ndarray:
         """Rows along the first axis, in any order; see :meth:`h5fast.Dataset.take`."""
         direct = self._prepared()
-        shape = self.shape
-        stored = direct.dtype if direct is not None else self._plain().dtype
+        shape = direct.shape if direct is not None else self._plain().shape
         selection = select_rows(rows, shape[0] if shape else 0, shape)
+        if direct is not None and out is dtype is scale is offset is None and not channels_first:
+            return self._array(direct, selection)  # most calls; every step less counts when the caches are cold
+        stored = direct.dtype if direct is not None else self._plain().dtype
         wanted = transform.request(stored, shape[1:], dtype, scale, offset, channels_first)
         count = selection.shape[0]
         out = transform.output(wanted, count, out)
