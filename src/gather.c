@@ -307,8 +307,9 @@ static h5fast_status single_job(worker *w)
     const h5fast_chunk *chunk = &w->job->chunk;
     if (chunk->address == 0)
         return fill_job(w);
-    if (w->gather->index->kind != H5FAST_INDEX_CONTIGUOUS &&
-        !h5fast_source_holds(w->gather->source, chunk->address, chunk->size))
+    /* Of contiguous data only what is wanted needs to be there, but it starts in the file: adding to it cannot wrap. */
+    uint64_t size = w->gather->index->kind == H5FAST_INDEX_CONTIGUOUS ? 0 : chunk->size;
+    if (!h5fast_source_holds(w->gather->source, chunk->address, size))
         return H5FAST_TRUNCATED;
     if (w->gather->storage->filter_count == 0)
         return raw_job(w);
@@ -427,11 +428,11 @@ static void work(h5fast_task *task, void *context)
     }
     h5fast_chunk_strides(g->storage, w.strides);
     int submitter = h5fast_task_is_submitter(task);
-    int prefetching = g->source->windows != NULL && g->storage->filter_count == 0;
+    int prefetching = g->source->map != NULL && g->storage->filter_count == 0;
     volatile uint64_t at = 0, end = 0;
     h5fast_guard guard;
     guard.begin = g->source->map;
-    guard.end = g->source->map + (g->source->map != NULL ? g->source->size : 0);
+    guard.end = g->source->map != NULL ? g->source->map + g->source->size : NULL;
     if (sigsetjmp(guard.place, 0) != 0) {
         record(&w, H5FAST_TRUNCATED);
         at++;

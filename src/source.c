@@ -249,24 +249,25 @@ static int guard_count;
 static struct sigaction previous;
 static _Thread_local h5fast_guard *armed;
 
-/* Set while this thread hands a signal on: a handler that was installed over ours calls ours in its turn. */
-static _Thread_local volatile sig_atomic_t forwarding;
+/* Stands in si_errno, which Linux leaves 0, of a signal that was handed on: a handler that was installed over ours calls ours
+ * in its turn. Not in a variable: handlers may leave by a jump, and the kernel writes the next signal's own siginfo. */
+enum { FORWARDED = 0x68356661 };
 
 static void forward(int number, siginfo_t *info, void *context)
 {
     int is_fault = info->si_code > 0; /* raised by an instruction, which faults again when the handler returns */
-    if (forwarding || previous.sa_handler == SIG_DFL || (previous.sa_handler == SIG_IGN && is_fault)) {
+    if (info->si_errno == FORWARDED || previous.sa_handler == SIG_DFL || (previous.sa_handler == SIG_IGN && is_fault)) {
         signal(number, SIG_DFL);
         if (!is_fault)
             raise(number);
         return;
     }
-    forwarding = 1;
+    info->si_errno = FORWARDED;
     if (previous.sa_flags & SA_SIGINFO)
         previous.sa_sigaction(number, info, context);
     else if (previous.sa_handler != SIG_IGN)
         previous.sa_handler(number);
-    forwarding = 0;
+    info->si_errno = 0;
 }
 
 static void on_sigbus(int number, siginfo_t *info, void *context)

@@ -26,7 +26,10 @@ static h5fast_chunk cut_contiguous(const h5fast_storage *storage, const h5fast_i
         first = first * storage->shape[axis] + start;
         elements *= left < storage->chunk[axis] ? left : storage->chunk[axis];
     }
-    return (h5fast_chunk){index->base + first * storage->itemsize, elements * storage->itemsize, 0};
+    uint64_t address = index->base + first * storage->itemsize;
+    if (address < index->base)
+        address = UINT64_MAX; /* a base that cannot be: no file holds this */
+    return (h5fast_chunk){address, elements * storage->itemsize, 0};
 }
 
 h5fast_chunk h5fast_index_find(const h5fast_storage *storage, const h5fast_index *index, uint64_t number,

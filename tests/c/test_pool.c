@@ -224,11 +224,35 @@ static void test_fork(void)
         pthread_join(threads[i], NULL);
 }
 
+/* The child cannot finish what its parent's helpers had taken: the task ends there as cancelled, in the parent as ever. */
+static void test_fork_between_slices(void)
+{
+    for (int round = 0, end = rounds(50); round < end; round++) {
+        int status = 0;
+        job *j = make_job(MOST_ITEMS, 1, 4);
+        j->busy = 2000;
+        h5fast_pool_submit(&j->task);
+        int done = h5fast_pool_help(&j->task, 1e-4);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60);
+            while (!done)
+                done = h5fast_pool_help(&j->task, 1);
+            _exit(0);
+        }
+        if (!done)
+            finish(j, 10);
+        CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0, "child: 0x%x", (unsigned)status);
+        check_and_free(j);
+    }
+}
+
 int main(void)
 {
     test_small_tasks();
     test_many_submitters();
     test_cancel_from_outside();
     test_fork();
+    test_fork_between_slices();
     printf("pool: %d helpers at the end: ok\n", h5fast_pool_size());
 }
