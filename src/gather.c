@@ -12,8 +12,10 @@ enum { WINDOW_JOBS = 16384 };
 static const uint64_t UNIT_GAP = 4096, UNIT_BYTES = 256u << 10;
 /* Unfiltered chunks above this are read row by row, not with their neighbours. */
 static const uint64_t SMALL_RAW_CHUNK = 16u << 10;
-/* Waking a helper costs some 10 µs, in which one core moves about this much. */
-static const uint64_t INLINE_WORK = 96u << 10;
+/* Waking a helper costs 10 to 100 µs; below this much work, in bytes copied, the caller is done sooner alone. */
+static const uint64_t INLINE_WORK = 768u << 10;
+/* Finding scattered bytes costs a job about as much as copying this many. */
+static const uint64_t JOB_WORK = 1024;
 /* One pread serves bytes up to this far apart; a longer gap is cheaper skipped. */
 static const uint64_t SKIP_BYTES = 16u << 10;
 /* Longest piece that is staged in scratch on its way to scattered places. */
@@ -344,7 +346,7 @@ static void advise_window(const worker *w, uint64_t from)
     begin_job(&reader, &g->jobs[g->units[from].first]);
     const h5fast_chunk *chunk = &reader.job->chunk;
     uint64_t first = chunk->address + (g->storage->filter_count > 0 ? 0 : wanted(&reader).first);
-    if (chunk->address == 0 || !h5fast_source_is_cold(g->source, first, 1) || atomic_exchange(&g->advised, 1))
+    if (chunk->address == 0 || !h5fast_source_is_cold(g->source, first) || atomic_exchange(&g->advised, 1))
         return;
     for (uint32_t i = g->units[from].first; i < g->job_count; i++) {
         begin_job(&reader, &g->jobs[i]);
@@ -530,7 +532,7 @@ static uint64_t window_work(const h5fast_gather *g)
             row *= (uint64_t)g->selection->count[axis];
     uint64_t whole = g->job_count * g->storage->chunk_bytes;
     uint64_t asked = row * (uint64_t)g->selection->point_count;
-    return asked < whole ? asked : whole;
+    return (asked < whole ? asked : whole) + JOB_WORK * g->job_count;
 }
 
 static void submit_window(h5fast_gather *g)

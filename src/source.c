@@ -25,6 +25,8 @@ static const uint64_t WINDOW = 2u << 20;
 enum { WINDOW_PAGES = 512 }; /* of 4 KiB */
 /* A window is populated at its third visit: one that is never seen again costs one look at its own pages a row. */
 enum { VISITS_TO_POPULATE = 3, POPULATED = 255 };
+/* A longer run is copied by pread in less time than its page faults take, unless its window is populated already. */
+static const uint64_t FAULT_BYTES = 64u << 10;
 /* The kernel may take pages back; a populated window is trusted for this long. */
 enum { TRUST_MS = 1000 };
 /* Linux reads at most 0x7ffff000 bytes at a time, other systems refuse more than INT_MAX. */
@@ -161,6 +163,8 @@ static int window_resident(h5fast_source *source, uint64_t window, uint64_t offs
     uint32_t checked = atomic_load_explicit(&source->checked[window], memory_order_relaxed);
     if (visits == POPULATED && time - checked < TRUST_MS)
         return 1;
+    if (size > FAULT_BYTES)
+        return 0;
     if (!pages_resident(source, offset, size)) {
         atomic_store_explicit(&source->windows[window], 0, memory_order_relaxed);
         return 0;
@@ -220,19 +224,19 @@ h5fast_status h5fast_source_read(const h5fast_source *source, uint64_t offset, u
     return H5FAST_OK;
 }
 
-int h5fast_source_is_cold(h5fast_source *source, uint64_t offset, uint64_t size)
+int h5fast_source_is_cold(h5fast_source *source, uint64_t offset)
 {
-    if (source->fd < 0 || size == 0)
+    if (source->fd < 0)
         return 0;
-    if (source->map != NULL)
-        return h5fast_source_resident(source, offset, size) == NULL;
 #ifdef RWF_NOWAIT
     uint8_t byte;
     struct iovec piece = {&byte, 1};
-    return preadv2(source->fd, &piece, 1, (off_t)offset, RWF_NOWAIT) < 0 && errno == EAGAIN;
-#else
-    return 0;
+    if (preadv2(source->fd, &piece, 1, (off_t)offset, RWF_NOWAIT) >= 0)
+        return 0;
+    if (errno == EAGAIN)
+        return 1;
 #endif
+    return source->map != NULL && h5fast_source_resident(source, offset, 1) == NULL;
 }
 
 void h5fast_source_advise(const h5fast_source *source, uint64_t offset, uint64_t size)

@@ -49,8 +49,8 @@ const uint8_t *h5fast_source_resident(h5fast_source *source, uint64_t offset, ui
 h5fast_status h5fast_source_read(const h5fast_source *source, uint64_t offset, uint64_t size, uint8_t *out,
                                  int *sys_errno) H5FAST_CHECKED;
 
-/* Whether reading this range would wait for the disk, as far as the kernel tells. */
-int h5fast_source_is_cold(h5fast_source *source, uint64_t offset, uint64_t size);
+/* Whether reading here would wait for the disk, as far as the kernel tells. */
+int h5fast_source_is_cold(h5fast_source *source, uint64_t offset);
 
 /* Asks the kernel to start reading a range; a hint without a result. */
 void h5fast_source_advise(const h5fast_source *source, uint64_t offset, uint64_t size);
