@@ -270,7 +270,12 @@ class File(Group, h5py.File):
 
     @functools.wraps(h5py.File.__init__)
     def __init__(self, name: Any, *args: Any, **options: Any) -> None:
-        super().__init__(name, *args, **options)
+        try:
+            super().__init__(name, *args, **options)
+        except OSError as error:
+            if isinstance(name, (str, os.PathLike)) and os.fspath(name) not in str(error):
+                raise type(error)(*error.args[:-1], f"{error.args[-1]}: {os.fspath(name)}") from None
+            raise
         if isinstance(name, (str, bytes, os.PathLike)):  # opened here, not another handle of an open file
             self._watched = watch(self)
 
@@ -371,7 +376,9 @@ class Dataset(h5py.Dataset):
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """The whole dataset as a new array, converted to `dtype` as HDF5 converts. ``copy=False`` is a ``ValueError``."""
         require_open(self)
-        array: np.ndarray[Any, Any] = super().__array__(dtype, copy)
+        if copy is False:
+            raise ValueError("a dataset cannot become an array without a copy: its elements are in the file")
+        array: np.ndarray[Any, Any] = super().__array__(dtype)  # h5py before 3.12 knows no `copy`
         return array
 
     def __iter__(self) -> Iterator[Any]:

@@ -73,6 +73,8 @@ cdef int resolve_hdf5() except -1:
 
 cdef bint find_libdeflate(h5fast_inflate_api *api):
     """libdeflate from the package ``deflate``; False where that does not export the C functions."""
+    if importlib.util.find_spec("deflate") is None:
+        return False
     spec = importlib.util.find_spec("deflate._deflate")
     if spec is None or spec.origin is None:
         return False

@@ -23,7 +23,7 @@ ROWS, ROWS_PER_CHUNK, COLUMNS = 40, 10, 33
 DATA = files.content((ROWS, COLUMNS), "i4")
 NAMES = {files.DEFLATE: ("deflate", "gzip", "zlib"), files.SHUFFLE: ("shuffle",), files.FLETCHER32: ("fletcher32",),
          files.LZF: ("lzf",)}
-# bitshuffle crashes on hostile chunks and bzip2 loops, through h5py as well: outside the promise (design.md).
+# bitshuffle crashes on hostile chunks and bzip2 loops, through h5py as well: outside the promise (docs/guarantees.md).
 PLUGINS = [name for name in ("zstd", "lz4", "blosc", "blosc2") if name in files.plugin_pipelines()]
 pipelines = pytest.mark.parametrize("name", list(files.PIPELINES))
 

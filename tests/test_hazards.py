@@ -1,4 +1,4 @@
-"""Hazards of reading chunks directly, after hazards.md section 4: where chunks are, what is in them, what is missing.
+"""Hazards of reading chunks directly: where chunks are, what is in them, what is missing.
 
 Each test says first which failure it prevents. Storage other than a plain file is in test_hazards_storage.py, types are in
 test_hazards_types.py, files that change or are shared in test_hazards_change.py.

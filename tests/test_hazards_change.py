@@ -1,4 +1,4 @@
-"""Hazards of files that change or are shared while they are read, after hazards.md section 4: rows 14 to 16, 21 and 24."""
+"""Hazards of files that change or are shared while they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hazards of storage that is not one plain file, after hazards.md section 4: rows 17 to 20, 22, 23; and files cut short."""
+"""Hazards of storage that is not one plain file, and files cut short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hazards of element types, after hazards.md section 4, rows 10 to 13: where raw bytes are not what H5Dread returns."""
+"""Hazards of element types: where raw bytes are not what H5Dread returns."""
 
 from __future__ import annotations
 
