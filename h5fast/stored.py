@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 
 import h5py
 import numpy as np
@@ -22,6 +23,9 @@ _INDEX_PER_BYTE = 1 / 512
 _LOOKUPS = 256
 # The largest chunk that is kept decoded for the next read of part of it: HDF5's own default since 2.0.
 _RECENT_BYTES = 8 << 20
+# A compressed dataset of at most this size is kept decoded whole, once reads have decoded as much as twice that. HDF5's
+# chunk cache, 8 MiB since 2.0, does the same for whoever reads single rows of a small dataset.
+_WHOLE_BYTES = 8 << 20
 _NO_BYTES = Source(b"")
 
 Chunks = tuple[Storage, _index.ChunkIndex, Source]
@@ -40,7 +44,8 @@ class _Recent:
 class Stored:
     """What the direct path keeps of a dataset."""
 
-    __slots__ = ("shape", "dtype", "layout", "storage", "file", "source", "index", "_id", "_debt", "_recent")
+    __slots__ = ("shape", "dtype", "layout", "storage", "file", "source", "index", "_id", "_debt", "_recent", "_whole",
+                 "_decoded_bytes")
 
     def __init__(self, dataset: h5py.Dataset, file: OpenFile, found: layout.Layout) -> None:
         self.file = file
@@ -53,6 +58,8 @@ class Stored:
         self._id = dataset.id
         self._debt = 0.0
         self._recent: _Recent | None = None
+        self._whole: Chunks | None = None
+        self._decoded_bytes = 0
         if found.kind == "compact":
             self.source = _compact(dataset, found)
             self.index = _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
@@ -66,6 +73,9 @@ class Stored:
         Raises:
             CorruptFileError: libhdf5 cannot read the chunk index, or it contradicts itself.
         """
+        kept = self._whole or (self._keep_whole(selection) if self.layout.filters else None)
+        if kept is not None:
+            return kept
         recent = self._recent_chunk(selection)
         if recent is not None:
             return recent
@@ -85,6 +95,26 @@ class Stored:
                     block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
                     self.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, block)
         return self.storage, self.index, self.source
+
+    def _keep_whole(self, selection: Selection) -> Chunks | None:
+        """The whole dataset in memory, if it is small and was decoded often enough to have paid for it."""
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if not 0 < size <= _WHOLE_BYTES:
+            return None
+        self._decoded_bytes += self.storage.chunks_at_most(selection) * self.storage.chunk_bytes
+        if self._decoded_bytes <= 2 * size:
+            return None
+        self._decoded_bytes = -(1 << 62)  # tried once: a damaged chunk must not spoil the sound ones again and again
+        whole = np.empty(self.shape, self.dtype)
+        try:
+            storage, index, source = self.indexed()
+            storage.read(index, source, select((), self.shape, True), whole, 1, str)
+        except H5FastError:
+            return None
+        memory = Source(bytes(_index.MEMORY_HEAD) + whole.tobytes())
+        plain = Storage(self.shape, None, self.dtype.itemsize)
+        self._whole = plain, _index.ChunkIndex.contiguous(_index.MEMORY_HEAD), memory
+        return self._whole
 
     def _look_up(self, selection: Selection) -> Chunks | None:
         """The few chunks of a selection, one by one. Walking a large index takes longer than reading a row, so this is how

@@ -466,6 +466,17 @@ cdef class Storage:
                 result.append(tuple(coordinates[a] for a in range(self.storage.rank)))
         return sorted(result)
 
+    def chunks_at_most(self, Selection selection) -> int:
+        """An upper bound of the chunks that a selection touches."""
+        cdef int axis
+        cdef uint64_t first, last
+        bound = selection.npoints
+        for axis in range(self.storage.rank):
+            if not selection.is_point[axis] and selection.count[axis] > 0:
+                self.covered(selection, axis, &first, &last)
+                bound *= last - first + 1
+        return min(bound, self.chunk_count)
+
     cdef int covered(self, Selection selection, int axis, uint64_t *first, uint64_t *last) noexcept:
         """First and last grid coordinate along an axis, of a selection with at most one point and no empty range."""
         cdef uint64_t start, end
