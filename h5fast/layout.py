@@ -7,6 +7,9 @@ leads to wrong data somewhere if it is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import functools
+import importlib
+import importlib.util
 
 import h5py
 from h5py._objects import phil
@@ -154,10 +157,21 @@ def _same_bytes(stored: h5t.TypeID, dtype: np.dtype) -> bool:
         return False  # h5py has no HDF5 type for it
 
 
+@functools.cache
+def _register_plugins() -> bool:
+    """Tells libhdf5 of the filter plugins, if they are installed: conversions and other routes of h5py need them too."""
+    if importlib.util.find_spec("hdf5plugin") is None:
+        return False
+    importlib.import_module("hdf5plugin")
+    return True
+
+
 def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], ...]:
     filters = []
     for position in range(create_plist.get_nfilters()):
         filter_id, _, values, name = create_plist.get_filter(position)
+        if filter_id not in _OWN_FILTERS:
+            _register_plugins()
         if filter_id not in _OWN_FILTERS and not _library.has_plugin(filter_id):
             label = name.decode(errors="replace") if name else f"number {filter_id}"
             raise Indirect(f"filter {label} is decoded by HDF5 only")

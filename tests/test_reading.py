@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -260,6 +262,20 @@ def test_errors_tell_the_offset_in_the_file(tmp_path: Path) -> None:
         offset = file["d"].id.get_chunk_info_by_coord((9, 0, 0)).byte_offset
     with h5fast.File(tmp_path / "f.h5") as file, pytest.raises(h5fast.CorruptChunkError, match=f"file offset {offset}"):
         file["d"][9]
+
+
+def test_plugins_are_registered_for_h5pys_own_ways(tmp_path: Path) -> None:
+    """Direct reads need no registration, but astype views and conversions go through libhdf5."""
+    data = np.arange(600).reshape(60, 10)
+    make = ("import hdf5plugin, h5py, numpy, sys\n"
+            "h5py.File(sys.argv[1], 'w').create_dataset('d', data=numpy.arange(600).reshape(60, 10), chunks=(7, 10),"
+            " **hdf5plugin.Zstd())")
+    use = ("import h5fast, sys\nassert 'hdf5plugin' not in sys.modules\nd = h5fast.File(sys.argv[1])['d']\n"
+           "assert d.reader == 'direct', d.reader\nprint(d.astype('f4')[3, 4], d[3, 4])")
+    for script in (make, use):
+        done = subprocess.run([sys.executable, "-c", script, tmp_path / "f.h5"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [f"{data[3, 4]}.0", str(data[3, 4])]
 
 
 def test_too_many_threads_are_refused() -> None:
