@@ -1,4 +1,4 @@
-"""Reading one dataset: picks the direct or the general path, and makes the index when a read repays it."""
+"""Reading one dataset: picks the direct or the general path, and makes sure that the file stayed the same meanwhile."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = ["DatasetReader"]
 
 # Rows that are cast outside the engine pass through a buffer of at most this size.
 _CAST_BLOCK_BYTES = 16 << 20
+
 
 class _Appended(Exception):
     """Another process wrote to the file, which is open for that (SWMR): libhdf5 knows what is valid now."""

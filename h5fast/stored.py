@@ -111,7 +111,7 @@ class Stored:
             storage.read(index, source, select((), self.shape, True), whole, 1, str)
         except H5FastError:
             return None
-        memory = Source(bytes(_index.MEMORY_HEAD) + whole.tobytes())
+        memory = _in_memory(whole)
         plain = Storage(self.shape, None, self.dtype.itemsize)
         self._whole = plain, _index.ChunkIndex.contiguous(_index.MEMORY_HEAD), memory
         return self._whole
@@ -177,7 +177,7 @@ class Stored:
             content = np.empty(found.chunk, found.dtype)
             content[tuple(slice(0, n) for n in selection.shape)] = whole
             whole = content
-        memory = Source(bytes(_index.MEMORY_HEAD) + whole.tobytes())
+        memory = _in_memory(whole)
         plain = Storage(found.shape, found.chunk, found.dtype.itemsize)
         entry = (self.storage.number_of(coordinates), _index.MEMORY_HEAD, self.storage.chunk_bytes, 0)
         return _Recent(coordinates, (plain, _index.ChunkIndex.of([entry]), memory))
@@ -188,4 +188,9 @@ def _compact(dataset: h5py.Dataset, found: layout.Layout) -> Source:
     elements = np.empty(found.shape, found.dtype)
     if elements.size:
         dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, elements, h5py.h5t.py_create(found.dtype))
+    return _in_memory(elements)
+
+
+def _in_memory(elements: np.ndarray) -> Source:
+    """A source of these elements, from MEMORY_HEAD on."""
     return Source(bytes(_index.MEMORY_HEAD) + elements.tobytes())
