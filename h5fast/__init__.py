@@ -15,6 +15,7 @@ Layers, each of which imports only what stands below it::
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
     sources, window                                     where the rows of a matrix lie, and which a key names
     objects             File, Group, Dataset            h5py's classes, adopted
+    methods             reader_of(), read_as() …        what their reading methods do, and those of h5py while patched
     reading             DatasetReader                   one dataset: the direct path, or the general one and why
     virtual, general                                    reading through sources of a virtual dataset; through h5py
     stored              Stored                          the chunks of a dataset: looked up, indexed, kept

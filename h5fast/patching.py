@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 
 from h5fast.errors import H5FastError
-from h5fast.objects import invalidate, iterate_rows, read_as, read_into, reader_of
+from h5fast.methods import invalidate, iterate_rows, read_as, read_into, reader_of
 
 __all__ = ["patch", "patched", "unpatch"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import h5fast
-from h5fast.objects import reader_of
+from h5fast.methods import reader_of
 
 ROWS, COLUMNS = 50, 6
 TABLE = np.arange(ROWS * COLUMNS, dtype="i4").reshape(ROWS, COLUMNS)
@@ -259,7 +259,7 @@ def test_iteration_yields_rows_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: Any, shape: Any
 ) -> None:
     """Rows are read many at a time: a row that were a view would keep all of them alive, and share what is written to it."""
-    monkeypatch.setattr("h5fast.objects._ITERATION_BYTES", 3 * COLUMNS * 4)
+    monkeypatch.setattr("h5fast.methods._ITERATION_BYTES", 3 * COLUMNS * 4)
     data = TABLE.reshape(shape) if shape[0] else TABLE[:0]
     with h5py.File(tmp_path / "rows.h5", "w") as f:
         kwds = {} if chunks is None else {"chunks": chunks[: len(shape)], "maxshape": (None,) * len(shape)}
@@ -379,7 +379,7 @@ def test_closed_file(path: Path, action: str, used: bool) -> None:
 
 
 def test_file_closed_while_iterating(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("h5fast.objects._ITERATION_BYTES", 1)
+    monkeypatch.setattr("h5fast.methods._ITERATION_BYTES", 1)
     with h5fast.File(path) as f:
         rows = iter(f["table"])
         next(rows)

@@ -14,7 +14,7 @@ import pytest
 
 import h5fast
 from h5fast import _gather, _index
-from h5fast.objects import reader_of
+from h5fast.methods import reader_of
 
 SHAPE = (400, 6, 5)
 
