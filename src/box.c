@@ -72,6 +72,22 @@ void h5fast_box_make(h5fast_box *box, const h5fast_plan *plan, const uint64_t *c
     }
 }
 
+void h5fast_box_inner(const h5fast_box *box, int depth, uint64_t from, h5fast_box *inner)
+{
+    inner->loops = box->loops - depth;
+    inner->run = box->run;
+    inner->from = from;
+    inner->extent = box->run;
+    inner->to = 0;
+    inner->empty = 0;
+    for (int i = 0; i < inner->loops; i++) {
+        inner->count[i] = box->count[depth + i];
+        inner->from_stride[i] = box->from_stride[depth + i];
+        inner->to_stride[i] = box->to_stride[depth + i];
+        inner->extent += (inner->count[i] - 1) * inner->from_stride[i];
+    }
+}
+
 /* The innermost loop for runs of a known size: the compiler turns each memcpy into one move. */
 #define STRIDED_COPY(SIZE)                                                                                             \
     static void copy_runs_##SIZE(uint64_t count, const uint8_t *from, uint64_t from_stride, uint8_t *to,               \

@@ -1,4 +1,7 @@
-/* Copying the part of a chunk that a selection takes into the output: nested strided loops around one contiguous run. */
+/* Copying the part of a chunk that a selection takes into the output: nested strided loops around one contiguous run.
+ *
+ * Pure functions of what they are given, from any thread; nothing is allocated, and no pointer may be NULL.
+ */
 #ifndef H5FAST_BOX_H
 #define H5FAST_BOX_H
 
@@ -19,6 +22,10 @@ typedef struct {
 
 /* The box of the chunk at these grid coordinates. */
 void h5fast_box_make(h5fast_box *box, const h5fast_plan *plan, const uint64_t *coordinates);
+
+/* The part of a box below its outer `depth` loops (at most all of them), for a first run at byte `from` of the chunk and an
+ * output that begins with that run. `inner` is another box. */
+void h5fast_box_inner(const h5fast_box *box, int depth, uint64_t from, h5fast_box *inner);
 
 /* Copies one point's share. `chunk` is where byte 0 of the chunk lies, moved by the point's own offset. */
 void h5fast_box_copy(const h5fast_box *box, const uint8_t *chunk, uint8_t *out);

@@ -10,10 +10,10 @@
 #include <pthread.h>
 
 #include "cast.h"
-#include "decode.h"
 #include "plan.h"
 #include "pool.h"
 #include "source.h"
+#include "window.h"
 
 typedef struct {
     h5fast_status status;
@@ -23,17 +23,6 @@ typedef struct {
     uint64_t address;  /* its file offset */
     uint64_t size;     /* its stored bytes */
 } h5fast_error;
-
-typedef struct {
-    h5fast_chunk chunk;
-    uint64_t job;
-    uint64_t number;
-} h5fast_job;
-
-/* Jobs that one read serves: [first, first + count) of the window's jobs. */
-typedef struct {
-    uint32_t first, count;
-} h5fast_unit;
 
 typedef struct {
     /* What to do; set by the caller. Everything outlives the gather. */
@@ -47,11 +36,7 @@ typedef struct {
 
     /* The engine's own. */
     h5fast_plan plan;
-    uint64_t next_job;       /* first job not in a window yet */
-    h5fast_job *jobs;
-    h5fast_unit *units;
-    uint32_t job_count, unit_count;
-    _Atomic int advised;     /* the window's reads were announced to the kernel, or found not to need it */
+    h5fast_window window;
     int running;             /* a window is with the pool */
     h5fast_task task;
     pthread_mutex_t error_lock;
@@ -59,15 +44,18 @@ typedef struct {
     _Atomic uint64_t error_at; /* address of the recorded error; jobs behind it are not worth doing */
 } h5fast_gather;
 
-/* Plans. On failure nothing needs to be freed but with h5fast_gather_end. */
+/* Plans. Whatever it returns, h5fast_gather_end must follow; on failure nothing else may. The gather stays where it is until
+ * then: its threads know it by address. begin, run, cancel and end are one thread's; any number of gathers may be under way
+ * at once, sharing storage, index, selection, cast and source, in as many threads. */
 h5fast_status h5fast_gather_begin(h5fast_gather *gather) H5FAST_CHECKED;
 
-/* Works for about `seconds`. 1: finished, gather->error tells how. 0: call again. */
+/* Works for about `seconds`. 1: finished, gather->error tells how. 0: call again; the pool's threads go on meanwhile. */
 int h5fast_gather_run(h5fast_gather *gather, double seconds) H5FAST_CHECKED;
 
 /* Stops early; h5fast_gather_run must still be called until it returns 1. */
 void h5fast_gather_cancel(h5fast_gather *gather);
 
+/* Frees what the engine made, and none of what the caller set. Not between a run that returned 0 and one that returns 1. */
 void h5fast_gather_end(h5fast_gather *gather);
 
 /* 1 where rows lie whole and contiguous in their chunks and in the output, as a fused cast needs them. */

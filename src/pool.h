@@ -32,8 +32,9 @@ struct h5fast_task {
 /* Publishes the task and wakes helpers. The task must stay where it is until h5fast_pool_help has returned 1. */
 void h5fast_pool_submit(h5fast_task *task);
 
-/* Works on the submitted task for about `seconds`. 1: every item is done and no helper is inside work() any more,
- * so the task may be freed; or the process was forked meanwhile, and the task is cancelled. 0: time is up, call again. Only the submitting thread calls this. */
+/* Works on the submitted task for about `seconds`. 1: every item is done and no helper is inside work() any more, so the
+ * task may be freed; or the process was forked meanwhile, and the task is cancelled. 0: time is up, call again. Only the
+ * submitting thread calls this. */
 int h5fast_pool_help(h5fast_task *task, double seconds) H5FAST_CHECKED;
 
 /* No further items are handed out; h5fast_pool_help must still be called until it returns 1. */

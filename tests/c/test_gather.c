@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 #include "../../src/box.h"
+#include "../../src/decode.h"
 #include "../../src/gather.h"
 
 enum { MOST_DATA = 2 << 20, MOST_FILE = 32 << 20, MOST_OUT = 4 << 20, MOST_CHUNKS = 40000, HEAD = 64 };
