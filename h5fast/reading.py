@@ -194,7 +194,8 @@ class DatasetReader:
 
     def _run(self, direct: Stored, chunks: Chunks, selection: Selection, out: np.ndarray, options: dict[str, Any]) -> bool:
         storage, index, source = chunks
-        return storage.read(index, source, selection, out, get_num_threads(), self._where, **options)
+        return storage.read(index, source, selection, out, get_num_threads(), self._where, kept=direct.kept,
+                            **options)
 
     def _require_unchanged(self, direct: Stored, error: H5FastError | None) -> None:
         changed = direct.file.source.changed()

@@ -67,6 +67,8 @@ cdef extern from "plan.h":
         const int64_t *coords[H5FAST_MAX_RANK]
         int64_t point_count
         int64_t point_stride
+        uint8_t *const *targets
+        const uint8_t *uncast
 
 cdef extern from "source.h":
     ctypedef struct h5fast_source:
@@ -93,6 +95,13 @@ cdef extern from "cast.h":
         void *kernel
     int h5fast_cast_choose(h5fast_cast *cast, h5fast_kind source, int swapped, h5fast_kind to)
 
+cdef extern from "kept.h":
+    ctypedef struct h5fast_kept:
+        pass
+    h5fast_kept *h5fast_kept_make(uint64_t chunk_bytes, uint64_t budget)
+    void h5fast_kept_free(h5fast_kept *kept)
+    uint64_t h5fast_kept_bytes(h5fast_kept *kept)
+
 cdef extern from "gather.h":
     ctypedef struct h5fast_error:
         h5fast_status status
@@ -107,6 +116,7 @@ cdef extern from "gather.h":
         const h5fast_selection *selection
         h5fast_source *source
         const h5fast_cast *cast
+        h5fast_kept *kept
         uint8_t *out
         int threads
         h5fast_error error
@@ -339,6 +349,28 @@ FILTER_NAMES: dict = {0: "none", 1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "s
 """Names of filters by id, as messages use them."""
 
 
+@cython.final
+cdef class Kept:
+    """Decoded chunks of one dataset that are kept for the reads to come, as HDF5's chunk cache does for h5py.
+
+    Args:
+        chunk_bytes: bytes of a decoded chunk
+        budget: bytes that are kept at most; nothing is where not even one chunk fits
+    """
+    cdef h5fast_kept *kept
+
+    def __cinit__(self, uint64_t chunk_bytes, uint64_t budget):
+        self.kept = h5fast_kept_make(chunk_bytes, budget) if chunk_bytes > 0 else NULL
+
+    def __dealloc__(self):
+        h5fast_kept_free(self.kept)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes kept at present."""
+        return h5fast_kept_bytes(self.kept) if self.kept != NULL else 0
+
+
 cdef class Storage:
     """How a dataset is stored, for the engine.
 
@@ -423,20 +455,6 @@ cdef class Storage:
         """The chunk shape; of a contiguous dataset, that of the pieces it is read in."""
         return tuple(self.storage.chunk[axis] for axis in range(self.storage.rank))
 
-    def single_chunk(self, Selection selection):
-        """Grid coordinates of the chunk that holds the whole selection, or None where there are several or none."""
-        cdef int axis
-        cdef uint64_t first, last
-        if selection.npoints != 1 or selection.size == 0:
-            return None
-        coordinates = []
-        for axis in range(self.storage.rank):
-            self.covered(selection, axis, &first, &last)
-            if first != last:
-                return None
-            coordinates.append(first)
-        return tuple(coordinates)
-
     def chunks_of(self, Selection selection, int limit):
         """Grid coordinates of the chunks that a selection touches, ascending by number; None where they might be more
         than ``limit``."""
@@ -466,17 +484,6 @@ cdef class Storage:
                 result.append(tuple(coordinates[a] for a in range(self.storage.rank)))
         return sorted(result)
 
-    def chunks_at_most(self, Selection selection) -> int:
-        """An upper bound of the chunks that a selection touches."""
-        cdef int axis
-        cdef uint64_t first, last
-        bound = selection.npoints
-        for axis in range(self.storage.rank):
-            if not selection.is_point[axis] and selection.count[axis] > 0:
-                self.covered(selection, axis, &first, &last)
-                bound *= last - first + 1
-        return min(bound, self.chunk_count)
-
     cdef int covered(self, Selection selection, int axis, uint64_t *first, uint64_t *last) noexcept:
         """First and last grid coordinate along an axis, of a selection with at most one point and no empty range."""
         cdef uint64_t start, end
@@ -497,12 +504,13 @@ cdef class Storage:
         return number
 
     def read(self, ChunkIndex index, Source source, Selection selection, cnp.ndarray out, int threads, origin,
-             *, Cast cast=None, uint64_t field_offset=0, uint64_t field_bytes=0) -> bool:
+             *, Cast cast=None, Kept kept=None, uint64_t field_offset=0, uint64_t field_bytes=0) -> bool:
         """Reads a selection into ``out``, which is C-contiguous and has the selection's size.
 
         Args:
             threads: at most this many work on it, the calling one included
             origin: called without arguments for "file, dataset" when an error message needs it
+            kept: where decoded chunks of this dataset are kept from read to read
             cast: what is done to rows; needs a selection of whole rows along the first axis
             field_offset, field_bytes: read these bytes of each element only; 0 bytes means all
 
@@ -539,6 +547,7 @@ cdef class Storage:
         gather.selection = &picked
         gather.source = &source.source
         gather.cast = &cast.cast if cast is not None else NULL
+        gather.kept = kept.kept if kept is not None else NULL
         gather.out = <uint8_t *>cnp.PyArray_DATA(out) + selection.out_offset * <int64_t>out_size
         gather.threads = threads
         run(&gather, storage, origin)
@@ -553,6 +562,8 @@ cdef object fill_selection(h5fast_selection *picked, Selection selection, uint64
     """
     cdef int axis
     cdef cnp.ndarray rows
+    picked.targets = NULL
+    picked.uncast = NULL
     picked.point_count = selection.npoints
     picked.point_stride = selection.point_stride * <int64_t>(row_size or size)
     for axis in range(selection.rank):

@@ -36,9 +36,11 @@ static void run_unit(h5fast_gather *g, h5fast_worker *w, const h5fast_unit *unit
     if (jobs[0].chunk.address > atomic_load_explicit(&g->error_at, memory_order_relaxed))
         return;
     w->job = jobs;
+    w->hold = NULL;
     const uint8_t *together = h5fast_worker_read_unit(w, jobs, unit->count);
     for (uint32_t i = 0; i < unit->count; i++) {
         h5fast_worker_begin(w, &jobs[i]);
+        w->hold = g->window.holds != NULL ? &g->window.holds[unit->first + i] : NULL;
         h5fast_status status =
             together != NULL ? h5fast_worker_decode(w, together + (jobs[i].chunk.address - jobs[0].chunk.address))
                              : h5fast_worker_run(w);
@@ -110,6 +112,7 @@ static void submit_window(h5fast_gather *g)
 h5fast_status h5fast_gather_begin(h5fast_gather *g)
 {
     g->running = 0;
+    g->decodes = g->stored_bytes = 0;
     memset(&g->window, 0, sizeof g->window);
     g->error = (h5fast_error){H5FAST_OK, 0, 0, 0, 0, 0};
     atomic_init(&g->error_at, NO_ERROR);
@@ -117,7 +120,7 @@ h5fast_status h5fast_gather_begin(h5fast_gather *g)
     if (g->source->windows != NULL)
         h5fast_guard_install();
     h5fast_status status = h5fast_plan_make(&g->plan, g->storage, g->selection);
-    return status == H5FAST_OK ? h5fast_window_make(&g->window, &g->plan, g->index, g->source) : status;
+    return status == H5FAST_OK ? h5fast_window_make(&g->window, &g->plan, g->index, g->source, g->kept) : status;
 }
 
 static int stopped(const h5fast_gather *g)
@@ -131,12 +134,15 @@ int h5fast_gather_run(h5fast_gather *g, double seconds)
         if (stopped(g))
             return 1;
         h5fast_window_next(&g->window);
+        g->decodes += g->window.decode_count;
+        g->stored_bytes += g->window.stored_bytes;
         submit_window(g);
     }
     int done = h5fast_pool_help(&g->task, seconds);
     if (!done)
         return 0;
     g->running = 0;
+    h5fast_window_release(&g->window);
     if (atomic_load(&g->task.cancelled))
         h5fast_gather_cancel(g); /* the pool was lost in a fork */
     return stopped(g);

@@ -31,6 +31,7 @@ typedef struct {
     const h5fast_selection *selection;
     h5fast_source *source;
     const h5fast_cast *cast; /* or NULL. Needs every row contiguous in its chunk: see h5fast_gather_can_cast */
+    h5fast_kept *kept;       /* decoded chunks of the dataset, or NULL */
     uint8_t *out;
     int threads;
 
@@ -41,6 +42,8 @@ typedef struct {
     h5fast_task task;
     pthread_mutex_t error_lock;
     h5fast_error error;
+    uint64_t decodes;        /* chunks decoded, and bytes of theirs in the file */
+    uint64_t stored_bytes;
     _Atomic uint64_t error_at; /* address of the recorded error; jobs behind it are not worth doing */
 } h5fast_gather;
 

@@ -18,6 +18,8 @@ typedef struct {
     const int64_t *coords[H5FAST_MAX_RANK];   /* point axes: one coordinate a point, within the extent; else NULL */
     int64_t point_count;                      /* 1 where there is no point axis */
     int64_t point_stride;                     /* bytes of the output moved per point */
+    uint8_t *const *targets;                  /* or where each point's share goes, instead; NULL: it goes to the output */
+    const uint8_t *uncast;                    /* with targets and a cast: 1 for points moved as they are; NULL: none is */
 } h5fast_selection;
 
 /* Points that share their chunk coordinates on all point axes. */

@@ -11,13 +11,23 @@ static const uint64_t STAGE_BYTES = 1u << 20;
 
 static uint8_t *point_out(const h5fast_worker *w, int64_t point)
 {
-    return w->out + point * w->plan->selection->point_stride;
+    const h5fast_selection *selection = w->plan->selection;
+    return selection->targets != NULL ? selection->targets[point] : w->out + point * selection->point_stride;
+}
+
+/* What a point's share goes through on its way out; NULL: it is moved as it is. */
+static const h5fast_cast *cast_of(const h5fast_worker *w, int64_t point)
+{
+    const uint8_t *uncast = w->plan->selection->uncast;
+    return uncast != NULL && uncast[point] ? NULL : w->cast;
 }
 
 /* Hands one point's share of the chunk to the output. `chunk` is where the chunk's byte 0 lies or would lie. */
-static void emit(const h5fast_worker *w, const uint8_t *chunk, uint64_t offset, uint8_t *out)
+static void emit(const h5fast_worker *w, int64_t point, const uint8_t *chunk)
 {
-    const h5fast_cast *cast = w->cast;
+    const h5fast_cast *cast = cast_of(w, point);
+    uint64_t offset = h5fast_worker_offset(w, point);
+    uint8_t *out = point_out(w, point);
     if (cast != NULL)
         cast->kernel(cast, chunk + offset + w->box.from, out + w->box.to);
     else
@@ -26,37 +36,38 @@ static void emit(const h5fast_worker *w, const uint8_t *chunk, uint64_t offset, 
 
 static void emit_all(const h5fast_worker *w, const uint8_t *chunk)
 {
-    for (uint64_t i = 0; i < w->group->count; i++) {
-        int64_t point = h5fast_worker_point(w, i);
-        emit(w, chunk, h5fast_worker_offset(w, point), point_out(w, point));
-    }
+    for (uint64_t i = 0; i < w->group->count; i++)
+        emit(w, h5fast_worker_point(w, i), chunk);
 }
 
 static h5fast_status fill_job(h5fast_worker *w)
 {
     const h5fast_storage *storage = w->plan->storage;
-    const h5fast_cast *cast = w->cast;
-    if (cast == NULL) {
-        for (uint64_t i = 0; i < w->group->count; i++)
-            h5fast_box_fill(&w->box, storage, point_out(w, h5fast_worker_point(w, i)));
-        return H5FAST_OK;
+    uint8_t *row = NULL; /* of fill values, for the cast */
+    if (w->cast != NULL) {
+        h5fast_status status = h5fast_buffer_reserve(&w->scratch->staged, w->box.run);
+        if (status != H5FAST_OK)
+            return status;
+        row = w->scratch->staged.bytes;
+        h5fast_fill_run(storage, 0, w->box.run, row);
     }
-    h5fast_status status = h5fast_buffer_reserve(&w->scratch->staged, w->box.run);
-    if (status != H5FAST_OK)
-        return status;
-    h5fast_fill_run(storage, 0, w->box.run, w->scratch->staged.bytes);
-    for (uint64_t i = 0; i < w->group->count; i++)
-        cast->kernel(cast, w->scratch->staged.bytes, point_out(w, h5fast_worker_point(w, i)) + w->box.to);
+    for (uint64_t i = 0; i < w->group->count; i++) {
+        int64_t point = h5fast_worker_point(w, i);
+        const h5fast_cast *cast = cast_of(w, point);
+        if (cast != NULL)
+            cast->kernel(cast, row, point_out(w, point) + w->box.to);
+        else
+            h5fast_box_fill(&w->box, storage, point_out(w, point));
+    }
     return H5FAST_OK;
 }
 
 /* Rows out of shuffled planes, without unshuffling the rows between them. */
 static h5fast_status emit_planes(const h5fast_worker *w, const h5fast_decoded *decoded)
 {
-    const h5fast_cast *cast = w->cast;
     uint64_t size = decoded->element_size, count = w->box.run / size;
     uint8_t *staged = NULL;
-    if (cast != NULL) {
+    if (w->cast != NULL) {
         h5fast_status status = h5fast_buffer_reserve(&w->scratch->staged, w->box.run);
         if (status != H5FAST_OK)
             return status;
@@ -66,8 +77,9 @@ static h5fast_status emit_planes(const h5fast_worker *w, const h5fast_decoded *d
         int64_t point = h5fast_worker_point(w, i);
         uint64_t first = (h5fast_worker_offset(w, point) + w->box.from) / size;
         uint8_t *out = point_out(w, point) + w->box.to;
-        h5fast_unshuffle(decoded->planes, decoded->elements, size, first, count, staged != NULL ? staged : out);
-        if (staged != NULL)
+        const h5fast_cast *cast = cast_of(w, point);
+        h5fast_unshuffle(decoded->planes, decoded->elements, size, first, count, cast != NULL ? staged : out);
+        if (cast != NULL)
             cast->kernel(cast, staged, out);
     }
     return H5FAST_OK;
@@ -89,17 +101,37 @@ static int stored_raw(const h5fast_worker *w)
 /* The whole chunk, in order, is one point's share: it decodes straight into the output. */
 static uint8_t *output_as_target(const h5fast_worker *w, h5fast_want want)
 {
-    if (w->cast != NULL || w->group->count != 1 || w->box.loops != 0 || want.first != 0 ||
+    int64_t point = h5fast_worker_point(w, 0);
+    if (w->group->count != 1 || cast_of(w, point) != NULL || w->box.loops != 0 || want.first != 0 ||
         w->box.run != w->plan->storage->chunk_bytes)
         return NULL;
-    return point_out(w, h5fast_worker_point(w, 0)) + w->box.to;
+    return point_out(w, point) + w->box.to;
+}
+
+/* Decodes all of the chunk to the place that is kept for it. 0 where it does not decode: the part that is asked for may. */
+static int fill_hold(h5fast_worker *w, const uint8_t *stored, uint32_t mask)
+{
+    const h5fast_storage *storage = w->plan->storage;
+    h5fast_want all = {0, storage->chunk_bytes};
+    h5fast_decoded decoded;
+    if (h5fast_decode_chunk(storage, w->scratch, stored, w->job->chunk.size, mask, all, w->hold->bytes, 0, &decoded) !=
+        H5FAST_OK)
+        return 0;
+    if (decoded.chunk != w->hold->bytes)
+        memcpy(w->hold->bytes, decoded.chunk, storage->chunk_bytes);
+    w->hold->is_filled = 1;
+    return 1;
 }
 
 h5fast_status h5fast_worker_decode(h5fast_worker *w, const uint8_t *stored)
 {
     const h5fast_storage *storage = w->plan->storage;
-    h5fast_want want = h5fast_worker_wanted(w);
     uint32_t mask = stored_raw(w) ? UINT32_MAX : w->job->chunk.mask;
+    if (w->hold != NULL && w->hold->bytes != NULL && fill_hold(w, stored, mask)) {
+        emit_all(w, w->hold->bytes);
+        return H5FAST_OK;
+    }
+    h5fast_want want = h5fast_worker_wanted(w);
     uint8_t *target = output_as_target(w, want);
     h5fast_decoded decoded;
     h5fast_status status = h5fast_decode_chunk(storage, w->scratch, stored, w->job->chunk.size, mask, want, target,
@@ -172,14 +204,13 @@ static h5fast_status read_loop(h5fast_worker *w, int depth, uint64_t from, uint8
 static h5fast_status read_point(h5fast_worker *w, int64_t point)
 {
     uint64_t offset = h5fast_worker_offset(w, point);
-    uint8_t *out = point_out(w, point);
-    if (w->cast == NULL)
-        return read_nest(w, 0, offset + w->box.from, out + w->box.to);
+    if (cast_of(w, point) == NULL)
+        return read_nest(w, 0, offset + w->box.from, point_out(w, point) + w->box.to);
     const uint8_t *chunk;
     h5fast_want want = {offset + w->box.from, offset + w->box.from + w->box.extent};
     h5fast_status status = stage(w, want, &chunk);
     if (status == H5FAST_OK)
-        emit(w, chunk, offset, out);
+        emit(w, point, chunk);
     return status;
 }
 
@@ -219,6 +250,10 @@ h5fast_status h5fast_worker_run(h5fast_worker *w)
     const h5fast_chunk *chunk = &w->job->chunk;
     if (chunk->address == 0)
         return fill_job(w);
+    if (w->hold != NULL && w->hold->bytes != NULL && w->hold->is_filled) {
+        emit_all(w, w->hold->bytes);
+        return H5FAST_OK;
+    }
     /* Of contiguous data only what is wanted needs to be there, but it starts in the file: adding to it cannot wrap. */
     uint64_t size = w->kind == H5FAST_INDEX_CONTIGUOUS ? 0 : chunk->size;
     if (!h5fast_source_holds(w->source, chunk->address, size))

@@ -27,6 +27,7 @@ typedef struct {
     const h5fast_group *group;
     uint64_t coordinates[H5FAST_MAX_RANK]; /* of the job's chunk */
     h5fast_box box;
+    h5fast_hold *hold;                     /* what is kept of its chunk, or NULL; is_filled once it was decoded there */
     int sys_errno;                         /* why the job failed: what the operating system said, 0 if nothing */
     int filter;                            /* likewise: the id of the filter that refused, 0 if none did */
 } h5fast_worker;

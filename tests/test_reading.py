@@ -81,7 +81,7 @@ def test_first_rows_are_read_without_an_index(tmp_path: Path) -> None:
         assert reader_of(dataset)._direct.index.allocated == 400
 
 
-def test_row_by_row_decodes_a_chunk_once(tmp_path: Path) -> None:
+def test_row_by_row_decodes_a_chunk_twice_at_most(tmp_path: Path) -> None:
     """Without keeping the chunk, a loop over rows decodes a chunk of 40 rows 40 times; h5py's chunk cache does not."""
     data = _write(tmp_path / "f.h5", chunks=(40, 6, 5), compression="gzip", shuffle=True)
     with h5fast.File(tmp_path / "f.h5") as file:
@@ -89,21 +89,53 @@ def test_row_by_row_decodes_a_chunk_once(tmp_path: Path) -> None:
         for row in [*range(5, 60), 39, 38, 0]:
             np.testing.assert_array_equal(dataset[row], data[row])
             np.testing.assert_array_equal(dataset[row, 2:4], data[row, 2:4])
-            if row == 20:
-                assert reader_of(dataset)._direct._recent.coordinates == (0, 0, 0)
-                assert reader_of(dataset)._direct._recent.chunks is not None
+            if row == 5:
+                assert reader_of(dataset)._direct.kept.bytes == 40 * 120
+            if row == 41:
+                assert reader_of(dataset)._direct.kept.bytes == 2 * 40 * 120
 
 
-def test_a_small_compressed_dataset_is_kept_whole(tmp_path: Path) -> None:
-    """HDF5's chunk cache holds it: random single rows of it must not decode a chunk each."""
-    data = _write(tmp_path / "f.h5", chunks=(50, 3, 5), compression="gzip")
+def test_what_was_kept_is_read_whatever_the_selection(tmp_path: Path) -> None:
+    data = _write(tmp_path / "f.h5", chunks=(50, 4, 5), compression="gzip")
     with h5fast.File(tmp_path / "f.h5") as file:
         dataset = file["d"]
-        for row in np.random.default_rng(1).integers(0, 400, 60):
-            np.testing.assert_array_equal(dataset[row], data[row])
-        assert reader_of(dataset)._direct._whole is not None
-        np.testing.assert_array_equal(dataset[::-3, 1:5:2], data[::-3, 1:5:2])
-        np.testing.assert_array_equal(dataset.take([5, 399, 5], dtype="f4", scale=0.5), data[[5, 399, 5]] * np.float32(0.5))
+        for _ in range(3):
+            np.testing.assert_array_equal(dataset[::-3, 1:5:2], data[::-3, 1:5:2])
+            np.testing.assert_array_equal(dataset[...], data)
+            np.testing.assert_array_equal(dataset[[70, 3, 3, -1], 2], data[[70, 3, 3, -1], 2])
+            np.testing.assert_array_equal(dataset.take([5, 399, 5], dtype="f4", scale=0.5),
+                                          data[[5, 399, 5]] * np.float32(0.5))
+        assert reader_of(dataset)._direct.kept.bytes == 16 * 50 * 4 * 5 * data.itemsize
+
+
+@pytest.mark.parametrize(("cache", "kept"), [(0, 0), (1 << 20, 8 << 20), (16 << 20, 16 << 20)])
+def test_chunks_are_kept_as_far_as_the_chunk_cache_goes(tmp_path: Path, cache: int, kept: int) -> None:
+    data = np.random.default_rng(0).integers(0, 9, (24, 1024, 1024), "u1")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("d", data=data, chunks=(1, 1024, 1024), compression="lzf")
+    with h5fast.File(tmp_path / "f.h5", rdcc_nbytes=cache) as file:
+        dataset = file["d"]
+        for row in [*range(24)] * 2 + [1, 1, 0, 0]:
+            np.testing.assert_array_equal(dataset[row, 5], data[row, 5])
+        few = list(range(kept // (1 << 20)))
+        for row in few * 3:
+            np.testing.assert_array_equal(dataset[row, 7:9], data[row, 7:9])
+        assert reader_of(dataset)._direct.kept.bytes == kept
+
+
+def test_a_chunk_damaged_behind_the_wanted_rows_still_gives_them(tmp_path: Path) -> None:
+    """The second touch tries to decode the chunk whole. It fails; the rows in front of the damage are sound."""
+    data = _write(tmp_path / "f.h5", chunks=(400, 6, 5), compression="lzf")
+    with h5py.File(tmp_path / "f.h5") as file:
+        info = file["d"].id.get_chunk_info(0)
+    with open(tmp_path / "f.h5", "r+b") as raw:
+        raw.seek(info.byte_offset + info.size - 40)
+        raw.write(b"\xff" * 40)
+    with h5fast.File(tmp_path / "f.h5") as file:
+        for _ in range(3):
+            np.testing.assert_array_equal(file["d"][3], data[3])
+            with pytest.raises(h5fast.CorruptChunkError):
+                file["d"][399]
 
 
 def test_memory_of_a_freed_result_is_used_again(tmp_path: Path) -> None:
