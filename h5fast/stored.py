@@ -8,9 +8,10 @@ import math
 import h5py
 import numpy as np
 
-from h5fast import _index, layout
-from h5fast._gather import Source, Storage
+from h5fast import _gather, _index, layout
+from h5fast._gather import Source
 from h5fast._selection import Selection, select
+from h5fast._storage import Storage
 from h5fast.errors import CorruptFileError, H5FastError
 from h5fast.opened import OpenFile
 
@@ -107,8 +108,7 @@ class Stored:
         self._decoded_bytes = -(1 << 62)  # tried once: a damaged chunk must not spoil the sound ones again and again
         whole = np.empty(self.shape, self.dtype)
         try:
-            storage, index, source = self.indexed()
-            storage.read(index, source, select((), self.shape, True), whole, 1, str)
+            _gather.read(self.indexed(), select((), self.shape, True), whole, 1, str)
         except H5FastError:
             return None
         memory = _in_memory(whole)
@@ -169,8 +169,8 @@ class Stored:
         selection = select(box, found.shape, True)
         whole = np.empty(selection.shape, found.dtype)
         try:
-            storage, index, source = (self._look_up(selection) if self.index is None else None) or self.indexed()
-            storage.read(index, source, selection, whole, 1, str)
+            chunks = (self._look_up(selection) if self.index is None else None) or self.indexed()
+            _gather.read(chunks, selection, whole, 1, str)
         except H5FastError:
             return _Recent(coordinates, is_damaged=True)  # the part that is asked for may be sound
         if selection.shape != found.chunk:  # a chunk that sticks out of the extent
