@@ -14,7 +14,7 @@ if sys.platform == "win32":
     raise SystemExit("h5fast needs a POSIX system (Linux or macOS): it reads files with pread and maps them with mmap")
 
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
-ENGINE = ["ahead", "blocks", "box", "cast", "decode", "fletcher32", "gather", "inflate", "kept", "lzf", "lzf_x86", "plan", "pool",
+ENGINE = ["ahead", "box", "decode", "fletcher32", "gather", "inflate", "kept", "lzf", "lzf_x86", "plan", "pool",
           "shuffle", "source", "storage", "window", "worker"]
 
 
@@ -35,7 +35,8 @@ def extension(name: str, sources: list[str]) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_library", []), extension("_index", []), extension("_selection", []), extension("_gather", ENGINE)],
+        [extension("_library", []), extension("_index", []), extension("_selection", []), extension("_blocks", ["blocks"]),
+         extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE)],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

@@ -9,8 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from h5fast import general, layout, transform, virtual
-from h5fast._gather import Cast, empty
+from h5fast import _gather, general, layout, transform, virtual
+from h5fast._blocks import empty
+from h5fast._cast import Cast
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError
 from h5fast.opened import open_file
@@ -193,9 +194,7 @@ class DatasetReader:
         return done
 
     def _run(self, direct: Stored, chunks: Chunks, selection: Selection, out: np.ndarray, options: dict[str, Any]) -> bool:
-        storage, index, source = chunks
-        return storage.read(index, source, selection, out, get_num_threads(), self._where, kept=direct.kept,
-                            **options)
+        return _gather.read(chunks, selection, out, get_num_threads(), self._where, kept=direct.kept, **options)
 
     def _require_unchanged(self, direct: Stored, error: H5FastError | None) -> None:
         changed = direct.file.source.changed()

@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 
 from h5fast import _index, layout
-from h5fast._gather import Kept, Source, Storage
+from h5fast._gather import Kept, Source
 from h5fast._selection import Selection
+from h5fast._storage import Storage
 from h5fast.errors import CorruptFileError
 from h5fast.opened import OpenFile
 

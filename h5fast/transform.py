@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from h5fast._gather import Cast, empty
+from h5fast._blocks import empty
+from h5fast._cast import Cast
 
 __all__ = ["Transform", "request", "output"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import h5fast
-from h5fast import _gather, _index
+from h5fast import _blocks, _gather, _index
 from h5fast.methods import reader_of
 
 SHAPE = (400, 6, 5)
@@ -145,7 +145,7 @@ def test_memory_of_a_freed_result_is_used_again(tmp_path: Path) -> None:
         first = file["d"].take(rows)
         address = first.ctypes.data
         del first
-        assert _gather.kept_bytes() >= rows.size * 120
+        assert _blocks.kept_bytes() >= rows.size * 120
         second = file["d"].take(rows)
         assert second.ctypes.data == address
         np.testing.assert_array_equal(second, data[rows])
@@ -155,8 +155,8 @@ def test_memory_of_a_freed_result_is_used_again(tmp_path: Path) -> None:
 
 def test_kept_memory_is_bounded() -> None:
     for size in range(100_000, 9_000_000, 200_000):
-        _gather.empty((size,), np.dtype("u1"))
-    assert _gather.kept_bytes() <= 32 << 20
+        _blocks.empty((size,), np.dtype("u1"))
+    assert _blocks.kept_bytes() <= 32 << 20
 
 
 def test_steady_state_allocates_nothing_that_grows(tmp_path: Path) -> None:

@@ -1,0 +1,6 @@
+from typing import Any
+
+import numpy as np
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]: ...
+def kept_bytes() -> int: ...

@@ -1,0 +1,15 @@
+from typing import Any
+
+import numpy as np
+
+class Cast:
+    fused: bool
+    def __init__(
+        self,
+        source: np.dtype[Any],
+        target: np.dtype[Any],
+        row_shape: tuple[int, ...],
+        scale: np.ndarray[Any, Any] | None,
+        offset: np.ndarray[Any, Any] | None,
+        channels_first: bool,
+    ) -> None: ...

@@ -1,0 +1,23 @@
+from collections.abc import Sequence
+
+from h5fast._selection import Selection
+
+FILTER_NAMES: dict[int, str]
+
+class Storage:
+    chunk_count: int
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        chunk: tuple[int, ...] | None,
+        itemsize: int,
+        filters: Sequence[tuple[int, Sequence[int]]] = (),
+        raw_edges: bool = False,
+        fill: bytes = b"",
+    ) -> None: ...
+    @property
+    def chunk_bytes(self) -> int: ...
+    @property
+    def chunk(self) -> tuple[int, ...]: ...
+    def chunks_of(self, selection: Selection, limit: int) -> list[tuple[int, ...]] | None: ...
+    def number_of(self, coordinates: tuple[int, ...]) -> int: ...
