@@ -1,6 +1,7 @@
 #include "rowcache.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Positions are told apart by buckets of some: finding the latest of all takes two steps in a bitmap, and what is dropped is
  * needed within 1/65,536 of the horizon of the latest. */
@@ -190,12 +191,17 @@ uint64_t h5fast_rowcache_position(const h5fast_rowcache *c, uint32_t slot)
     return c->places[slot].position;
 }
 
-void h5fast_rowcache_drop(h5fast_rowcache *c, uint32_t slot)
+static void set_free(h5fast_rowcache *c, uint32_t slot)
 {
-    take_out(c, slot);
     c->places[slot].position = H5FAST_NEVER_KEPT;
     c->places[slot].after = c->unused;
     c->unused = slot;
+}
+
+void h5fast_rowcache_drop(h5fast_rowcache *c, uint32_t slot)
+{
+    take_out(c, slot);
+    set_free(c, slot);
     c->used--;
 }
 
@@ -203,6 +209,26 @@ void h5fast_rowcache_move(h5fast_rowcache *c, uint32_t slot, uint64_t position)
 {
     take_out(c, slot);
     put(c, slot, position);
+}
+
+void h5fast_rowcache_rekey(h5fast_rowcache *c, uint64_t (*when)(void *context, uint32_t slot), void *context)
+{
+    memset(c->chains, 0, (c->hash_mask + 1) * sizeof *c->chains);
+    memset(c->firsts, 0, BUCKETS * sizeof *c->firsts);
+    memset(c->occupied, 0, sizeof c->occupied);
+    memset(c->summary, 0, sizeof c->summary);
+    c->unused = H5FAST_NO_SLOT;
+    c->used = 0;
+    for (uint32_t slot = 0; slot < c->untouched; slot++) {
+        uint64_t position = c->places[slot].position;
+        position = position != H5FAST_NEVER_KEPT ? when(context, slot) : position;
+        if (position != H5FAST_NEVER_KEPT) {
+            put(c, slot, position);
+            c->used++;
+        } else {
+            set_free(c, slot);
+        }
+    }
 }
 
 uint64_t h5fast_rowcache_used(const h5fast_rowcache *c)
