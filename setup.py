@@ -35,8 +35,8 @@ def extension(name: str, sources: list[str]) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_library", []), extension("_index", []), extension("_selection", []), extension("_blocks", ["blocks"]),
-         extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE)],
+        [extension("_library", []), extension("_index", []), extension("_key", []), extension("_selection", []),
+         extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE)],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

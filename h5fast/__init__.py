@@ -24,7 +24,7 @@ Layers, each of which imports only what stands below it::
     threads             set_num_threads()               how many native threads a read may use
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results
-    _index, _selection  (src/)                          where the chunks lie; which elements a key names
+    _index, _selection, _key  (src/)                    where the chunks lie; which elements a key names; its entries
     _library            (src/)                          C functions of the libraries that Python has loaded
     errors              H5FastError and its kin
     h5py                                                opens and describes the files

@@ -3,8 +3,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-class Unhandled(Exception):
-    """The key (or the dataset's shape) means something to h5py only: hand it to h5py."""
+from h5fast._key import Unhandled as Unhandled
 
 class Selection:
     """What a key selects: numbers only, immutable, made by :func:`select` and :func:`select_rows`.

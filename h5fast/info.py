@@ -18,17 +18,12 @@ from typing import Any
 
 import h5py
 
+from h5fast._storage import FILTER_NAMES
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
 
 __all__ = ["DatasetReport", "FileReport", "FilterReport", "describe_file", "format_report", "json_report", "open_file"]
 
-#: HDF5's registered filters, by number, in the words people know them by.
-FILTER_NAMES = {
-    1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 305: "lzo", 307: "bzip2",
-    32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
-    32024: "sz3", 32026: "blosc2",
-}  # fmt: skip
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version
 

@@ -19,10 +19,12 @@ cdef enum:
     # A row is not cut below this: a cast works on whole rows.
     CUT_ROW_BYTES = 4 << 20
 
-FILTER_NAMES: dict = {0: "none", 1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset",
-                      307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd",
-                      32026: "blosc2"}
-"""Names of filters by id, as messages use them."""
+FILTER_NAMES: dict = {
+    0: "none", 1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 305: "lzo", 307: "bzip2",
+    32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz", 32024: "sz3",
+    32026: "blosc2",
+}
+"""HDF5's registered filters, by number, in the words people know them by."""
 
 
 cdef class Storage:

@@ -1,7 +1,7 @@
 /* Reading ahead: the disk and the caches are told what comes next while a thread is busy with what is there.
  *
  * Hints only: they change no bytes and report nothing. Both take a worker as the pattern for one of their own, which they
- * point at other jobs, and leave it alone; the thread that calls them is the worker's.
+ * point at other jobs, and leave it alone; the thread that calls them is the worker's. No pointer may be NULL.
  */
 #ifndef H5FAST_AHEAD_H
 #define H5FAST_AHEAD_H

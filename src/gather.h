@@ -2,7 +2,7 @@
  * on the calling thread and the pool's.
  *
  * It calls neither HDF5 nor Python. Errors are recorded by whichever thread meets them; the one of the lowest file
- * offset is kept, so that the outcome does not depend on the number of threads.
+ * offset is kept, so that the outcome does not depend on the number of threads. No pointer may be NULL but `cast`.
  */
 #ifndef H5FAST_GATHER_H
 #define H5FAST_GATHER_H

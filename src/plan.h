@@ -3,6 +3,9 @@
  * A selection drives every axis either by a range or, together with the other point axes, by a list of points. Points
  * are grouped by the chunk they fall into, so that a chunk is read and decoded once however often and in whatever order
  * its rows are asked for. Nothing here reads a file.
+ *
+ * A plan that is made does not change, so any thread may read it; it borrows storage and selection, which outlive it. No
+ * pointer may be NULL.
  */
 #ifndef H5FAST_PLAN_H
 #define H5FAST_PLAN_H

@@ -1,7 +1,8 @@
 /* Windows of a plan: its jobs in portions, with their chunks found, in file order, and neighbours joined into one read.
  *
  * A dataset of a hundred million chunks then needs no table of jobs. Nothing here reads a file, and sizes and addresses,
- * which come from one, are trusted in nothing but arithmetic that cannot wrap.
+ * which come from one, are trusted in nothing but arithmetic that cannot wrap. A window is changed by one thread only, the
+ * gather's; others read it meanwhile, and set `advised`. No pointer may be NULL.
  */
 #ifndef H5FAST_WINDOW_H
 #define H5FAST_WINDOW_H

@@ -2,7 +2,7 @@
  *
  * A worker belongs to the thread that made it and to no other. What its first part points to is shared by all threads of
  * the gather, outlives them and does not change meanwhile, but for what the source keeps about residency, which is atomic;
- * `out` is written at the places of the worker's own jobs only, and no two jobs share one.
+ * `out` is written at the places of the worker's own jobs only, and no two jobs share one. No pointer may be NULL but `cast`.
  */
 #ifndef H5FAST_WORKER_H
 #define H5FAST_WORKER_H

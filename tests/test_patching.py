@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from at_once import run_in_threads
 
 import h5fast
 from h5fast.patching import _PATCH
@@ -344,23 +345,3 @@ def test_fork_while_another_thread_patches() -> None:
     assert os.waitpid(child, 0)[1] == 0
     release.set()
     thread.join()
-
-
-def run_in_threads(works: list[Callable[[], None]]) -> None:
-    """Run `works` at once and wait; a deadlock fails the test instead of hanging it."""
-    errors: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads), "deadlock"
-    if errors:
-        raise errors[0]

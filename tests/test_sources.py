@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import functools
 import gc
 import multiprocessing
 import os
 import pathlib
 import pickle
-import threading
 
 import h5py
 import numpy as np
 import pytest
+from at_once import run_in_threads
 from matrix_files import ROWS, image, path, same  # noqa: F401  # fixtures, used by name
 
 import h5fast
@@ -244,21 +245,12 @@ def test_a_child_that_closes_does_not_unlock_its_parents_file(own_path: pathlib.
 def test_threads(path: pathlib.Path, image: np.ndarray) -> None:
     x = HDF5Matrix(path, "image", 10, 140, Normalize(0.5))
     expected = Normalize(0.5)(image[10:140])
-    errors: list[BaseException] = []
 
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
-        try:
-            for _ in range(30):
-                rows = rng.integers(-130, 130, 17)
-                assert same(x[rows], expected[rows])
-                assert same(HDF5Matrix(path, "image", 10, 140)[rows], image[10:140][rows])
-        except BaseException as error:  # handed to the main thread
-            errors.append(error)
+        for _ in range(30):
+            rows = rng.integers(-130, 130, 17)
+            assert same(x[rows], expected[rows])
+            assert same(HDF5Matrix(path, "image", 10, 140)[rows], image[10:140][rows])
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors[0]
+    run_in_threads([functools.partial(work, seed) for seed in range(8)])

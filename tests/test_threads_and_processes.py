@@ -5,6 +5,7 @@ Whatever forks or is interrupted runs in an interpreter of its own.
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import hdf5_files as files
 import numpy as np
 import pytest
+from at_once import run_in_threads
 
 import h5fast
 
@@ -33,31 +35,22 @@ def path(tmp_path: Path) -> Path:
 def test_eight_python_threads_on_one_dataset(tmp_path: Path, name: str, pool: int) -> None:
     """Scratch memory or results shared between callers: rows of one caller's batch in another's."""
     path = files.write(tmp_path / "f.h5", DATA, chunks=(32, 40), pipeline=files.PIPELINES[name])
-    before, failures = h5fast.get_num_threads(), []
+    before = h5fast.get_num_threads()
     h5fast.set_num_threads(pool)
 
     def gather(dataset: h5fast.Dataset, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        try:
-            for _ in range(60):
-                rows = rng.integers(-ROWS, ROWS, int(rng.integers(1, 600)))
-                np.testing.assert_array_equal(dataset.take(rows), DATA[rows])
-                start = int(rng.integers(0, ROWS - 100))
-                np.testing.assert_array_equal(dataset[start : start + 100 : 3, 5:9], DATA[start : start + 100 : 3, 5:9])
-        except BaseException as error:  # noqa: BLE001 - reported by the main thread
-            failures.append(error)
+        for _ in range(60):
+            rows = rng.integers(-ROWS, ROWS, int(rng.integers(1, 600)))
+            np.testing.assert_array_equal(dataset.take(rows), DATA[rows])
+            start = int(rng.integers(0, ROWS - 100))
+            np.testing.assert_array_equal(dataset[start : start + 100 : 3, 5:9], DATA[start : start + 100 : 3, 5:9])
 
     try:
         with h5fast.File(path) as file:
-            dataset = file["d"]
-            threads = [threading.Thread(target=gather, args=(dataset, seed)) for seed in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            run_in_threads([functools.partial(gather, file["d"], seed) for seed in range(8)])
     finally:
         h5fast.set_num_threads(before)
-    assert not failures, failures[0]
 
 
 def test_threads_on_the_general_path(tmp_path: Path) -> None:
@@ -65,22 +58,13 @@ def test_threads_on_the_general_path(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     with h5fast.File(path, "w") as file:
         file.create_dataset("d", data=DATA, chunks=(100, 40), compression="gzip")
-        failures: list[BaseException] = []
 
         def gather(seed: int) -> None:
             rows = np.random.default_rng(seed).integers(0, ROWS, 300)
-            try:
-                for _ in range(5):
-                    np.testing.assert_array_equal(file["d"].take(rows), DATA[rows])
-            except BaseException as error:  # noqa: BLE001
-                failures.append(error)
+            for _ in range(5):
+                np.testing.assert_array_equal(file["d"].take(rows), DATA[rows])
 
-        threads = [threading.Thread(target=gather, args=(seed,)) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert not failures, failures[0]
+        run_in_threads([functools.partial(gather, seed) for seed in range(8)])
 
 
 def test_closing_the_file_during_gathers(path: Path) -> None:
