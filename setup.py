@@ -14,8 +14,8 @@ if sys.platform == "win32":
     raise SystemExit("h5fast needs a POSIX system (Linux or macOS): it reads files with pread and maps them with mmap")
 
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
-ENGINE = ["blocks", "box", "cast", "decode", "fletcher32", "gather", "inflate", "lzf", "lzf_x86", "plan", "pool", "shuffle", "source",
-          "storage"]
+ENGINE = ["announced", "blocks", "box", "cast", "decode", "fletcher32", "gather", "inflate", "lzf", "lzf_x86", "plan", "pool",
+          "shuffle", "source", "storage"]
 
 
 def extension(name: str, sources: list[str]) -> Extension:
