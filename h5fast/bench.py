@@ -19,7 +19,7 @@ from functools import partial
 import h5py
 import numpy as np
 
-from h5fast.errors import H5FastError
+from h5fast.errors import H5FastError, UnsupportedError
 from h5fast.info import DatasetReport, describe_file, format_bytes, open_file
 from h5fast.objects import Dataset
 from h5fast.threads import get_num_threads, set_num_threads
@@ -169,8 +169,12 @@ def _pick(datasets: tuple[DatasetReport, ...], path: str, name: str | None) -> D
     for report in datasets:
         if name is not None and report.error is not None:
             raise ValueError(f"{path}: {report.name}: {report.error}")
-    usable = [report for report in datasets if report.error is None and report.shape and math.prod(report.shape)]
+    usable = [report for report in datasets
+              if report.error is report.missing is None and report.shape and math.prod(report.shape)]
     fixed = [report for report in usable if report.dtype not in _WITHOUT_FIXED_SIZE] if name is None else usable
+    for report in datasets if not fixed else ():
+        if report.missing is not None:
+            raise UnsupportedError(f"{path}: dataset {report.name!r}: {report.missing}")
     if not fixed:
         what = "no dataset has rows of fixed size" if name is None else f"{name!r} has no rows"
         raise ValueError(f"{path}: {what}, so there is nothing to time")

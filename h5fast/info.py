@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib.util
 import json
 import math
 import os
@@ -18,17 +17,12 @@ from typing import Any
 
 import h5py
 
+from h5fast import filters
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
 
 __all__ = ["DatasetReport", "FileReport", "FilterReport", "describe_file", "format_report", "json_report", "open_file"]
 
-#: HDF5's registered filters, by number, in the words people know them by.
-FILTER_NAMES = {
-    1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 305: "lzo", 307: "bzip2",
-    32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
-    32024: "sz3", 32026: "blosc2",
-}  # fmt: skip
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version
 
@@ -57,7 +51,7 @@ class FilterReport:
 class DatasetReport:
     """How one dataset is stored and read. Sizes are bytes; ``None`` where the question makes no sense.
 
-    ``error`` is set where the dataset could not be examined, and the rest then means nothing.
+    ``missing`` says which filter cannot be undone here, and the remedy. ``error`` is set where the dataset could not be examined, and the rest then means nothing.
     """
 
     name: str
@@ -72,6 +66,7 @@ class DatasetReport:
     logical_bytes: int = 0
     stored_bytes: int = 0
     reader: str = ""
+    missing: str | None = None
     error: str | None = None
 
     @property
@@ -188,6 +183,7 @@ def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
         chunks=dataset.chunks,
         chunks_stored=dataset.id.get_num_chunks() if dataset.chunks is not None else None,
         filters=tuple(_filters(dataset)),
+        missing=filters.missing(dataset.id.get_create_plist()),
         logical_bytes=dataset.nbytes if dataset.shape is not None else 0,
         stored_bytes=dataset.id.get_storage_size(),
         reader=dataset.reader,
@@ -208,25 +204,20 @@ def _layout(dataset: Dataset) -> str:
 
 
 def _filters(dataset: Dataset) -> Iterator[FilterReport]:
-    properties = dataset.id.get_create_plist()
-    for place in range(properties.get_nfilters()):
-        number, _, options, label = properties.get_filter(place)
-        name = FILTER_NAMES.get(number) or label.decode(errors="replace") or f"filter {number}"
-        yield FilterReport(number, name, tuple(int(option) for option in options))
+    for number, options, label in filters.pipeline(dataset.id.get_create_plist()):
+        name = filters.FILTER_NAMES.get(number) or label.decode(errors="replace") or f"filter {number}"
+        yield FilterReport(number, name, options)
 
 
 # Advice.
 
 
 def _reader_advice(report: DatasetReport) -> Iterator[str]:
-    if not report.reader.startswith("general"):
+    if not report.reader.startswith("general") or report.missing is not None:
         return
     reason = report.reader.partition(":")[2].strip() or "of the way it is stored"
-    plugin = any(step.number >= 256 and step.name != "lzf" for step in report.filters)
     yield f"HDF5 itself reads it, without threads: {reason}"
-    if plugin and importlib.util.find_spec("hdf5plugin") is None:
-        yield "the filter comes with hdf5plugin: pip install 'h5fast[plugins]'"
-    elif any(step.name in ("szip", "nbit", "scale-offset") for step in report.filters):
+    if any(step.name in ("szip", "nbit", "scaleoffset") for step in report.filters):
         yield "lzf, gzip, lz4 or zstd chunks are decoded by h5fast's own threads"
 
 

@@ -7,22 +7,18 @@ leads to wrong data somewhere if it is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-import functools
-import importlib
-import importlib.util
 
 import h5py
 from h5py._objects import phil
 from h5py import h5d, h5f, h5fd, h5g, h5i, h5p, h5s, h5t
 import numpy as np
 
-from h5fast import _index, _library
+from h5fast import _index
+from h5fast import filters as known_filters
 
 __all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "phil", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
-_OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
-                          h5py.h5z.FILTER_LZF))
 
 
 class Indirect(Exception):
@@ -157,26 +153,14 @@ def _same_bytes(stored: h5t.TypeID, dtype: np.dtype) -> bool:
         return False  # h5py has no HDF5 type for it
 
 
-@functools.cache
-def _register_plugins() -> bool:
-    """Tells libhdf5 of the filter plugins, if they are installed: conversions and other routes of h5py need them too."""
-    if importlib.util.find_spec("hdf5plugin") is None:
-        return False
-    importlib.import_module("hdf5plugin")
-    return True
-
-
 def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    filters = []
-    for position in range(create_plist.get_nfilters()):
-        filter_id, _, values, name = create_plist.get_filter(position)
-        if filter_id not in _OWN_FILTERS:
-            _register_plugins()
-        if filter_id not in _OWN_FILTERS and not _library.has_plugin(filter_id):
-            label = name.decode(errors="replace") if name else f"number {filter_id}"
-            raise Indirect(f"filter {label} is decoded by HDF5 only")
-        filters.append((filter_id, tuple(values)))
-    return tuple(filters)
+    known_filters.register_plugins(create_plist)
+    found = []
+    for number, options, name in known_filters.pipeline(create_plist):
+        if not known_filters.is_decoded_directly(number):
+            raise Indirect(f"filter {known_filters.label(number, name)} is decoded by HDF5 only")
+        found.append((number, options))
+    return tuple(found)
 
 
 def _leaves_gaps(create_plist: h5p.PropDCID) -> bool:

@@ -321,7 +321,10 @@ class Dataset(h5py.Dataset):
         if new_dtype is None:
             return reader.read(args)
         result = read_as(reader.read, self, args, new_dtype)
-        return super().__getitem__(args, new_dtype) if result is NotImplemented else result
+        if result is not NotImplemented:
+            return result
+        convert = super().__getitem__
+        return reader.by_h5py(lambda: convert(args, new_dtype))
 
     def take(
         self,
@@ -371,7 +374,8 @@ class Dataset(h5py.Dataset):
         """Read into the C-contiguous array `dest`; see :meth:`h5py.Dataset.read_direct`."""
         require_open(self)
         if not read_into(self, dest, source_sel, dest_sel):
-            super().read_direct(dest, source_sel, dest_sel)
+            convert = super().read_direct
+            reader_of(self).by_h5py(lambda: convert(dest, source_sel, dest_sel))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """The whole dataset as a new array, converted to `dtype` as HDF5 converts. ``copy=False`` is a ``ValueError``."""
