@@ -134,7 +134,9 @@ def _rows_in_blocks(dataset: Any, reader: DatasetReader) -> Iterator[Any]:
             for row in range(start, stop):
                 yield dataset[row]
         else:
-            for values in block:
+            for row, values in enumerate(block, start):
+                if not dataset._id.id:
+                    dataset[row]  # closed meanwhile: raises what a read raises
                 yield values.copy() if block.ndim > 1 else values
 
 
@@ -210,7 +212,10 @@ class Group(h5py.Group):
         Raises ``KeyError`` if there is none and ``ValueError`` if the file is closed.
         """
         require_open(self)
-        return adopt(super().__getitem__(name))
+        try:
+            return adopt(super().__getitem__(name))
+        except KeyError as error:
+            raise KeyError(f"{error.args[0]}: {_place(self, name)}") from None
 
     def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False, **access: Any) -> Any:
         """The member `name`, or `default` if there is none; see :meth:`h5py.Group.get`.
@@ -464,6 +469,12 @@ def adopt(obj: _Object) -> _Object:
 
 def _kind(obj: Any) -> str:
     return "dataset" if isinstance(obj, h5py.Dataset) else "file" if isinstance(obj, h5py.File) else "group"
+
+
+def _place(group: h5py.Group, name: Any) -> str:
+    """Which member of which file was asked for, for messages."""
+    within = "" if group.name == "/" else f" in group {group.name!r}"
+    return f"{name!r}{within} in {group.file.filename}"
 
 
 def _address(obj: Any) -> tuple[str, str, dict[str, Any]]:

@@ -486,3 +486,44 @@ def test_name_that_neither_package_has() -> None:
         from h5fast import Fille  # noqa: F401
     assert not hasattr(h5fast, "__wrapped__") and isinstance(h5fast.__version__, str)
     assert h5fast.__version__ != h5py.__version__ and set(h5fast.__all__) <= set(dir(h5fast))
+
+
+def test_a_missing_member_is_named_with_its_file(tmp_path):
+    """``object 'x' doesn't exist`` does not tell in which of the many files that a training run has open."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["g/x"] = np.arange(10)
+    with h5py.File(path) as plain, h5fast.File(path) as fast:
+        for where, name in (("/", "missing"), ("/", "a/b"), ("/", "g/x/y"), ("g", b"missing"), ("/", "")):
+            with pytest.raises(KeyError) as expected:
+                plain[where][name]
+            with pytest.raises(KeyError) as got:
+                fast[where][name]
+            within = " in group '/g'" if where == "g" else ""
+            assert got.value.args == (f"{expected.value.args[0]}: {name!r}{within} in {path}",)
+            assert fast[where].get(name) is None
+        with h5fast.patched(), pytest.raises(KeyError) as got:
+            plain["missing"]
+        assert str(path) not in str(got.value)
+
+
+@pytest.mark.parametrize("compression", [None, "lzf"])
+def test_an_iteration_ends_with_its_file(tmp_path, compression):
+    """Rows that had been read ahead came out of a file that was closed."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(30).reshape(10, 3), chunks=(5, 3), compression=compression)
+    with h5fast.File(path) as file:
+        dataset = file["x"]
+        rows = iter(dataset)
+        assert next(rows).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError) as closed:
+        dataset[1]
+    with pytest.raises(ValueError, match=str(closed.value)):
+        next(rows)
+    with h5py.File(path) as plain, h5fast.patched():
+        rows = iter(plain["x"])
+        next(rows)
+        plain.close()
+        with pytest.raises((OSError, RuntimeError)):
+            next(rows)
