@@ -26,6 +26,9 @@ __all__ = ["DatasetReport", "FileReport", "FilterReport", "describe_file", "form
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version
 
+#: What h5py raises, at one place or another, for a file that libhdf5 cannot make sense of.
+_UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
 #: From here on, decoding costs more than finding, reading and handing out a chunk (about 2 µs, in which lzf decodes some
 #: 4 KiB): a chunk for random rows should not be smaller, and every multiple of it costs a random row as much again.
 _ONE_READ_BYTES = 4096
@@ -103,11 +106,17 @@ class DatasetReport:
 
 @dataclass(frozen=True)
 class FileReport:
-    """A file and its datasets, in the order of their names."""
+    """A file and its datasets, in the order of their names, and what of it could not even be listed (``damage``)."""
 
     path: str
     file_bytes: int
     datasets: tuple[DatasetReport, ...]
+    damage: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be listed or examined, each with its place and the reason."""
+        return (*self.damage, *(f"{report.name}: {report.error}" for report in self.datasets if report.error is not None))
 
 
 def open_file(path: str) -> File:
@@ -127,35 +136,75 @@ def describe_file(path: str, name: str | None = None) -> FileReport:
     """Reports on all datasets of a file, or on those at and below `name`.
 
     Raises ``OSError`` for a file that cannot be opened and ``KeyError`` where there is no object called `name`; both name
-    the path.
+    the path. Groups that cannot be listed are in the report's ``damage``.
     """
     with open_file(path) as file:
-        datasets = tuple(_describe(file, found) for found in _dataset_names(file, path, name))
-        return FileReport(path=path, file_bytes=os.path.getsize(path), datasets=datasets)
+        damage: list[str] = []
+        datasets = tuple(_describe(file, found) for found in _dataset_names(file, path, name, damage))
+        return FileReport(path=path, file_bytes=os.path.getsize(path), datasets=datasets, damage=tuple(damage))
 
 
-def _dataset_names(file: File, path: str, name: str | None) -> Iterator[str]:
+def _dataset_names(file: File, path: str, name: str | None, damage: list[str]) -> Iterator[str]:
     top: Any = file
     if name is not None:
         try:
             top = file[name]
-        except (KeyError, ValueError) as error:  # ValueError: a name with a NUL byte
-            raise KeyError(f"{path}: no object {name!r} in the file") from error
+        except (KeyError, ValueError, RuntimeError) as error:  # ValueError: a name with a NUL byte
+            raise KeyError(f"{path}: no object {name!r} in the file ({_one_line(error)})") from error
         if not isinstance(top, h5py.Group):
             yield top.name
             return
     below: list[str] = []
-    top.visit(below.append)  # names of objects, each once; links that leave the file or repeat an object are left out
+    try:
+        top.visit(below.append)  # names of objects, each once; links that leave the file or repeat an object are left out
+    except _UNREADABLE:
+        below = _names_around_damage(top, damage)
     prefix = "" if top.name == "/" else top.name
     for relative in sorted(below):
         if _may_be_dataset(top, relative):
             yield f"{prefix}/{relative}"
 
 
+def _names_around_damage(top: h5py.Group, damage: list[str]) -> list[str]:
+    """What ``top.visit`` gives, one group at a time: groups that cannot be listed are left out, and told to `damage`."""
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        place = f"{top.name.rstrip('/')}/{prefix}".rstrip("/") or "/"
+        try:
+            group = top[prefix] if prefix else top
+            if _seen_before(group, seen):
+                continue
+            names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
+        except _UNREADABLE as error:
+            damage.append(f"group {place!r} cannot be listed: {_one_line(error)}")
+            continue
+        for name in names:
+            relative = f"{prefix}/{name}".lstrip("/")
+            (pending if _is_group(group, name) else found).append(relative)
+    return found
+
+
+def _seen_before(group: h5py.Group, seen: set[tuple[int, int]]) -> bool:
+    about = h5py.h5o.get_info(group.id)
+    known = (about.fileno, about.addr) in seen
+    seen.add((about.fileno, about.addr))
+    return known
+
+
+def _is_group(group: h5py.Group, name: str) -> bool:
+    try:
+        return issubclass(group.get(name, getclass=True), h5py.Group)
+    except _UNREADABLE:
+        return False
+
+
 def _may_be_dataset(top: Any, name: str) -> bool:
     try:
         return issubclass(top.get(name, getclass=True), h5py.Dataset)
-    except (OSError, KeyError, RuntimeError, ValueError):
+    except _UNREADABLE:
         return True  # the report on it says what is wrong
 
 
@@ -165,8 +214,9 @@ def _describe(file: File, name: str) -> DatasetReport:
         if not isinstance(dataset, Dataset):
             return DatasetReport(name, error=f"a {type(dataset).__name__.lower()}, not a dataset")
         return _describe_dataset(dataset, name)
-    except (H5FastError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        return DatasetReport(name, error=_one_line(error))
+    except (H5FastError, *_UNREADABLE) as error:
+        text = _one_line(error)
+        return DatasetReport(name, error=text.removesuffix(f": {name!r} in {file.filename}"))  # the report says these
 
 
 def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
@@ -268,7 +318,8 @@ def format_report(report: FileReport) -> str:
     """The report as text, one paragraph for each dataset."""
     count = len(report.datasets)
     head = f"{report.path}: {format_bytes(report.file_bytes)}, {count} dataset{'s' if count != 1 else ''}"
-    return "\n\n".join([head, *map(_format_dataset, report.datasets)])
+    damage = [f"damaged\n  error    {text}" for text in report.damage]
+    return "\n\n".join([head, *damage, *map(_format_dataset, report.datasets)])
 
 
 def _format_dataset(report: DatasetReport) -> str:
