@@ -41,6 +41,10 @@ _PLAIN_KINDS = frozenset("biufc")
 # Drivers whose file is one file under the name that ``File.filename`` gives, so that another process can open it by name.
 _REOPENABLE_DRIVERS = frozenset({"sec2", "stdio"})
 
+# The option `locking` that files were opened with, where libhdf5 tells another one (before 1.14.4 it told the default): by
+# its identifier of the file, which it never gives out twice. A file that nobody closed by name leaves its entry behind.
+_locking_given: dict[int, Any] = {}
+
 _Object = TypeVar("_Object")
 _ABSENT = object()
 
@@ -283,12 +287,16 @@ class File(Group, h5py.File):
             raise
         if isinstance(name, (str, bytes, os.PathLike)):  # opened here, not another handle of an open file
             self._watched = watch(self)
+        locking = options.get("locking")
+        if locking is not None and locking != _locking(self):
+            _locking_given[self.id.id] = locking
 
     def close(self) -> None:
         """Close the file, and with it every object that belongs to it."""
         watched = getattr(self, "_watched", None)
         if watched is not None:
             watched.close_opened()
+        _locking_given.pop(self._id.id, None)
         super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -507,11 +515,10 @@ def _options(file: File, driver: str) -> dict[str, Any]:
     """The options of ``File`` that matter to a reader, as `file` was opened with them."""
     access = file.id.get_access_plist()
     _, slots, size, preemption = access.get_cache()
-    locks, ignores = access.get_file_locking()
     pages, metadata, raw = access.get_page_buffer_size()
     options: dict[str, Any] = {"rdcc_nslots": slots, "rdcc_nbytes": size, "rdcc_w0": preemption}
     # All openings of a file in one process must agree on the lock.
-    options["locking"] = False if not locks else "best-effort" if ignores else True
+    options["locking"] = _locking(file)
     if driver != "sec2":
         options["driver"] = driver
     if file.swmr_mode:
@@ -519,6 +526,13 @@ def _options(file: File, driver: str) -> dict[str, Any]:
     if pages:
         options.update(page_buf_size=pages, min_meta_keep=metadata, min_raw_keep=raw)
     return options
+
+
+def _locking(file: File) -> Any:
+    """The option `locking` that a file is open with."""
+    locks, ignores = file.id.get_access_plist().get_file_locking()
+    told = False if not locks else "best-effort" if ignores else True
+    return _locking_given.get(file.id.id, told)
 
 
 def _refuse_pickle(obj: Any, reason: str) -> NoReturn:
