@@ -38,6 +38,18 @@ from typing import Any
 
 import h5py as _h5py
 
+try:
+    from h5fast import _library as _library  # the compiled module that all others need
+except ImportError as error:
+    from importlib.util import find_spec
+
+    if find_spec("h5fast._library") is not None:
+        raise
+    raise ImportError(
+        f"{__path__[0]} holds the sources of h5fast, and its compiled modules are not there. Is this a checkout? Start Python "
+        "in another folder to use the h5fast that is installed, or build this one: python setup.py build_ext --inplace"
+    ) from error
+
 from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.objects import Dataset, File, Group

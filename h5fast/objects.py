@@ -359,7 +359,7 @@ class Dataset(h5py.Dataset):
         out
             Where the rows are put: a writable array of exactly the shape and dtype of the result. None makes a new one.
         dtype
-            Type of the result; None is the dataset's own type, or with `scale` or `offset` what numpy's arithmetic gives.
+            Type of the result; None is the dataset's own type, but float32 for integers and booleans with `scale` or `offset`.
         scale, offset
             One number, or one per channel; the channels are the last axis of the dataset.
         channels_first
@@ -372,9 +372,10 @@ class Dataset(h5py.Dataset):
         Raises
         ------
         IndexError
-            A row is out of range; the message names the row and the length.
+            A row is out of range (the message names the row and the length), or `rows` are not integers.
         TypeError
-            `rows` are not integers, or `out` has the wrong dtype.
+            `rows` have other than one dimension, `out` has the wrong dtype, or `scale` and `offset` meet something that is
+            no number.
         ValueError
             `out`, `scale`, `offset` or a mask has the wrong shape, or the file is closed.
         CorruptChunkError, ReadError

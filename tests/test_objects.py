@@ -548,3 +548,30 @@ def test_an_iteration_ends_with_its_file(tmp_path, compression):
         plain.close()
         with pytest.raises((OSError, RuntimeError)):
             next(rows)
+
+
+def test_take_says_what_cannot_be_scaled(tmp_path):
+    """For strings, the advice was to pass dtype="float32", also to those who had."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["text"], file["fixed"] = ["a", "b"], np.array([b"a", b"b"])
+        file["number"], file["bool"] = np.arange(6).reshape(3, 2), [True, False]
+    with h5fast.File(tmp_path / "f.h5") as file:
+        for name in ("text", "fixed"):
+            for dtype in ("float32", None):
+                with pytest.raises(TypeError, match="need numbers, and the rows of this dataset are strings"):
+                    file[name].take([0], dtype=dtype, scale=2)
+        with pytest.raises(TypeError, match="need a floating output, not int32: pass dtype='float32'"):
+            file["number"].take([0], dtype="i4", offset=1)
+        for wrong in ("a", ["1", "2"], 1j):
+            with pytest.raises(TypeError, match="scale must be one number or one for each of the 2 channels"):
+                file["number"].take([0], scale=wrong)
+        assert file["number"].take([0], scale=2).dtype == file["bool"].take([0], offset=1).dtype == np.float32
+
+
+def test_take_raises_what_it_documents(file: h5fast.File) -> None:
+    for rows in ([1.5], ["a"], None, {1, 2}):
+        with pytest.raises(IndexError, match="integer"):
+            file["table"].take(rows)
+    for rows in (3, [[1, 2]]):
+        with pytest.raises(TypeError, match="one-dimensional"):
+            file["table"].take(rows)

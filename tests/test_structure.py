@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import shutil
 from pathlib import Path
+
+import hdf5_files as files
 
 import h5fast
 
@@ -62,3 +66,25 @@ def test_no_import_cycle() -> None:
 
 def test_every_extension_has_a_stub() -> None:
     assert {path.stem for path in SOURCES.glob("*.pyx")} == {path.stem for path in PACKAGE.glob("*.pyi")}
+
+
+def test_everything_public_has_a_docstring() -> None:
+    """Also what a public class does with ``[]``, ``with`` and ``len``: help() shows it, and its errors are not obvious."""
+    silent = []
+    for name in PUBLIC - {"__version__"}:
+        thing = getattr(h5fast, name)
+        members = vars(thing).items() if inspect.isclass(thing) else ()
+        silent += [f"{name}.{member}" for member, value in members
+                   if (inspect.isfunction(value) or isinstance(value, property)) and not inspect.getdoc(value)
+                   and (not member.startswith("_") or member.startswith("__"))]
+        silent += [] if inspect.getdoc(thing) else [name]
+    assert not [name for name in silent if not name.endswith(("__init__", "__post_init__", "__hash__", "__eq__", "__repr__"))]
+
+
+def test_unbuilt_sources_say_so(tmp_path: Path) -> None:
+    """Python started in a checkout finds its sources before an installed h5fast: it was called a circular import."""
+    shutil.copytree(PACKAGE, tmp_path / "h5fast", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    done = files.run_python("import sys; sys.path.insert(0, sys.argv[1]); import h5fast", tmp_path, expect=1)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ") and str(tmp_path / "h5fast") in last
+    assert "another folder" in last and "python setup.py build_ext --inplace" in last
