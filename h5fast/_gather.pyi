@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ def kept_bytes() -> int: ...
 def pool_size() -> int: ...
 def scratch_bytes() -> int: ...
 
+@final
 class Source:
     def __init__(self, origin: int | bytes, *, map: bool = True) -> None: ...
     @property
@@ -25,6 +26,7 @@ class Source:
     def mapped(self) -> bool: ...
     def changed(self) -> str: ...
 
+@final
 class Cast:
     fused: bool
     def __init__(
@@ -37,6 +39,7 @@ class Cast:
         channels_first: bool,
     ) -> None: ...
 
+@final
 class Storage:
     chunk_count: int
     def __init__(

@@ -116,14 +116,15 @@ def open_descriptor(file_id: h5f.FileID) -> tuple[int, bool]:
 
 def user_block(file_id: h5f.FileID) -> int:
     """Bytes in front of the HDF5 part of a file."""
-    return file_id.get_create_plist().get_userblock()
+    size: int = file_id.get_create_plist().get_userblock()
+    return size
 
 
 def _address(dataset_id: h5d.DatasetID) -> int | None:
     """Where contiguous data starts. (h5py's get_offset() of nothing is off by the user block, if there is one.)"""
     if dataset_id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
         return None
-    address = dataset_id.get_offset()
+    address: int | None = dataset_id.get_offset()
     if address is not None and address + dataset_id.get_storage_size() >= 1 << 63:
         raise Indirect("the data lie outside any file")
     return address
@@ -133,7 +134,7 @@ def _check_type(dataset_id: h5d.DatasetID) -> np.dtype:
     """The dataset's NumPy type, if its bytes are those of the file."""
     stored = dataset_id.get_type()
     try:
-        dtype = stored.dtype
+        dtype: np.dtype = stored.dtype
     except TypeError as error:
         raise Indirect(f"NumPy has no such type ({error})") from error
     if dtype.hasobject or dtype.kind == "T":
@@ -164,8 +165,8 @@ def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], .
 
 
 def _leaves_gaps(create_plist: h5p.PropDCID) -> bool:
-    return (create_plist.get_fill_time() == h5d.FILL_TIME_NEVER
-            or create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED)
+    return bool(create_plist.get_fill_time() == h5d.FILL_TIME_NEVER
+                or create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED)
 
 
 def _fill(create_plist: h5p.PropDCID, dtype: np.dtype, nothing_stored: bool) -> bytes:

@@ -61,7 +61,7 @@ def require_open(obj: Any) -> None:
 
 def reader_of(dataset: Any) -> DatasetReader:
     """The one reader of `dataset` (h5fast's or h5py's), made when it is first asked for."""
-    reader = dataset.__dict__.get(_READER)
+    reader: DatasetReader | None = dataset.__dict__.get(_READER)
     if reader is None:
         # setdefault: two threads may both make a reader, but only one is ever used.
         reader = dataset.__dict__.setdefault(_READER, DatasetReader(dataset))
@@ -277,7 +277,6 @@ class Group(h5py.Group):
 class File(Group, h5py.File):
     """An HDF5 file, as :class:`h5py.File` with the same modes, drivers and options, whose members are h5fast's."""
 
-    @functools.wraps(h5py.File.__init__)
     def __init__(self, name: Any, *args: Any, **options: Any) -> None:
         try:
             super().__init__(name, *args, **options)
@@ -307,6 +306,9 @@ class File(Group, h5py.File):
         """
         path, _, options = _address(self)
         return _reopen, (path, None, options)
+
+
+functools.update_wrapper(File.__init__, h5py.File.__init__)  # its signature and words
 
 
 class Dataset(h5py.Dataset):

@@ -93,7 +93,7 @@ class Stored:
                 if self.index is None:
                     found = self.layout
                     block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
-                    self.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, block)
+                    self.index = _index.build(self._id, found.shape, found.maxshape, self.storage.chunk, block)
         return self.storage, self.index, self.source
 
     def _keep_whole(self, selection: Selection) -> Chunks | None:
@@ -163,9 +163,9 @@ class Stored:
 
     def _decoded(self, coordinates: tuple[int, ...]) -> _Recent:
         """A whole chunk as bytes in memory."""
-        found = self.layout
-        corner = tuple(c * n for c, n in zip(coordinates, found.chunk))
-        box = tuple(slice(a, min(a + n, e)) for a, n, e in zip(corner, found.chunk, found.shape))
+        found, chunk = self.layout, self.storage.chunk
+        corner = tuple(c * n for c, n in zip(coordinates, chunk))
+        box = tuple(slice(a, min(a + n, e)) for a, n, e in zip(corner, chunk, found.shape))
         selection = select(box, found.shape, True)
         whole = np.empty(selection.shape, found.dtype)
         try:
@@ -173,12 +173,12 @@ class Stored:
             storage.read(index, source, selection, whole, 1, str)
         except H5FastError:
             return _Recent(coordinates, is_damaged=True)  # the part that is asked for may be sound
-        if selection.shape != found.chunk:  # a chunk that sticks out of the extent
-            content = np.empty(found.chunk, found.dtype)
+        if selection.shape != chunk:  # a chunk that sticks out of the extent
+            content = np.empty(chunk, found.dtype)
             content[tuple(slice(0, n) for n in selection.shape)] = whole
             whole = content
         memory = _in_memory(whole)
-        plain = Storage(found.shape, found.chunk, found.dtype.itemsize)
+        plain = Storage(found.shape, chunk, found.dtype.itemsize)
         entry = (self.storage.number_of(coordinates), _index.MEMORY_HEAD, self.storage.chunk_bytes, 0)
         return _Recent(coordinates, (plain, _index.ChunkIndex.of([entry]), memory))
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import hdf5_files as files
+import numpy as np
+import pytest
 
 import h5fast
 
@@ -66,6 +71,25 @@ def test_no_import_cycle() -> None:
 
 def test_every_extension_has_a_stub() -> None:
     assert {path.stem for path in SOURCES.glob("*.pyx")} == {path.stem for path in PACKAGE.glob("*.pyi")}
+
+
+# What Cython adds to a module, and h5py's lock, which one of them imports.
+NOT_IN_STUBS = r"h5fast\._\w+\.(__pyx_capi__|__reduce_cython__|__setstate_cython__|__test__|phil)"
+
+
+@pytest.mark.parametrize("tool", ["mypy", "mypy.stubtest"])
+def test_types(tool: str, tmp_path: Path) -> None:
+    """A stub that lacks a function, or promises another signature, is believed by every editor."""
+    pytest.importorskip("mypy")
+    if int(np.__version__.split(".")[0]) < 2:
+        pytest.skip("numpy 1 has other annotations")
+    root = SOURCES.parent
+    (tmp_path / "allowed").write_text(NOT_IN_STUBS)
+    stubs = [f"h5fast.{path.stem}" for path in PACKAGE.glob("*.pyi")]
+    check = [tool, "h5fast"] if tool == "mypy" else [tool, *stubs, "--allowlist", str(tmp_path / "allowed")]
+    done = subprocess.run([sys.executable, "-m", *check], cwd=root, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(root), "MYPY_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_everything_public_has_a_docstring() -> None:
