@@ -150,7 +150,7 @@ def _dataset_names(file: File, path: str, name: str | None, damage: list[str]) -
         try:
             top = file[name]
         except (KeyError, ValueError, RuntimeError) as error:  # ValueError: a name with a NUL byte
-            raise KeyError(f"{path}: no object {name!r} in the file ({_one_line(error)})") from error
+            raise KeyError(f"{path}: no object {name!r} in the file ({_reason(error, file, name)})") from error
         if not isinstance(top, h5py.Group):
             yield top.name
             return
@@ -215,8 +215,7 @@ def _describe(file: File, name: str) -> DatasetReport:
             return DatasetReport(name, error=f"a {type(dataset).__name__.lower()}, not a dataset")
         return _describe_dataset(dataset, name)
     except (H5FastError, *_UNREADABLE) as error:
-        text = _one_line(error)
-        return DatasetReport(name, error=text.removesuffix(f": {name!r} in {file.filename}"))  # the report says these
+        return DatasetReport(name, error=_reason(error, file, name))
 
 
 def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
@@ -358,6 +357,11 @@ def format_bytes(count: float) -> str:
         if count < 1024:
             return f"{count:.1f} {unit}"
     return f"{count / 1024:.1f} TiB"
+
+
+def _reason(error: BaseException, file: File, name: str) -> str:
+    """What is wrong with a member, without its name and file, which the reports state themselves."""
+    return _one_line(error).removesuffix(f": {name!r} in {file.filename}")
 
 
 def _one_line(error: BaseException) -> str:

@@ -281,8 +281,8 @@ class File(Group, h5py.File):
         try:
             super().__init__(name, *args, **options)
         except OSError as error:
-            if isinstance(name, (str, os.PathLike)) and os.fspath(name) not in str(error):
-                raise type(error)(*error.args[:-1], f"{error.args[-1]}: {os.fspath(name)}") from None
+            if isinstance(name, (str, bytes, os.PathLike)) and os.fsdecode(name) not in str(error):
+                raise type(error)(*error.args[:-1], f"{error.args[-1]}: {os.fsdecode(name)}") from None
             raise
         if isinstance(name, (str, bytes, os.PathLike)):  # opened here, not another handle of an open file
             self._watched = watch(self)

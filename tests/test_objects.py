@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -575,3 +576,11 @@ def test_take_raises_what_it_documents(file: h5fast.File) -> None:
     for rows in (3, [[1, 2]]):
         with pytest.raises(TypeError, match="one-dimensional"):
             file["table"].take(rows)
+
+
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+def test_a_file_that_is_not_hdf5_is_named(tmp_path, kind):
+    """``file signature not found`` does not tell of which file; for paths as bytes it still did not."""
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(OSError, match=str(tmp_path / "text.h5")):
+        h5fast.File(kind(tmp_path / "text.h5"))
