@@ -14,7 +14,7 @@ if sys.platform == "win32":
     raise SystemExit("h5fast needs a POSIX system (Linux or macOS): it reads files with pread and maps them with mmap")
 
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
-ENGINE = ["ahead", "box", "decode", "fletcher32", "gather", "inflate", "kept", "lzf", "lzf_x86", "plan", "pool",
+ENGINE = ["ahead", "announced", "box", "decode", "fletcher32", "gather", "inflate", "kept", "lzf", "lzf_x86", "plan", "pool",
           "shuffle", "source", "storage", "window", "worker"]
 
 

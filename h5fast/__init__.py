@@ -21,6 +21,7 @@ Layers, each of which imports only what stands below it::
     stored              Stored                          the chunks of a dataset: looked up, indexed, kept
     transform           Transform                       what take() does to rows on their way out
     opened, layout                                      open files; how a dataset is stored
+    filters                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results
@@ -38,6 +39,18 @@ import sys
 from typing import Any
 
 import h5py as _h5py
+
+try:
+    from h5fast import _library as _library  # the compiled module that all others need
+except ImportError as error:
+    from importlib.util import find_spec
+
+    if find_spec("h5fast._library") is not None:
+        raise
+    raise ImportError(
+        f"{__path__[0]} holds the sources of h5fast, and its compiled modules are not there. Is this a checkout? Start Python "
+        "in another folder to use the h5fast that is installed, or build this one: python setup.py build_ext --inplace"
+    ) from error
 
 from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.matrix import HDF5Matrix, Normalize

@@ -1,7 +1,8 @@
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
+@final
 class Cast:
     fused: bool
     def __init__(

@@ -1,8 +1,9 @@
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, final
 
 MEMORY_HEAD: int
 
+@final
 class ChunkIndex:
     allocated: int
     @staticmethod

@@ -1,10 +1,11 @@
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from h5fast._key import Unhandled as Unhandled
 
+@final
 class Selection:
     """What a key selects: numbers only, immutable, made by :func:`select` and :func:`select_rows`.
 
@@ -12,6 +13,9 @@ class Selection:
     ``out_offset + p*point_stride + sum(i[a]*out_stride[a])`` (counted in a C-contiguous result) comes from the element of
     the dataset at ``coordinates[a][p]`` on the point axes and ``start[a] + i[a]*step[a]`` on the others.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ``TypeError``: see the functions."""
 
     @property
     def rank(self) -> int:

@@ -1,9 +1,11 @@
 from collections.abc import Sequence
+from typing import final
 
 from h5fast._selection import Selection
 
 FILTER_NAMES: dict[int, str]
 
+@final
 class Storage:
     chunk_count: int
     def __init__(

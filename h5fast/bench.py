@@ -7,6 +7,7 @@ timed, every method's bytes are compared with h5py's on the same rows.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import random
@@ -19,8 +20,8 @@ from functools import partial
 import h5py
 import numpy as np
 
-from h5fast.errors import H5FastError
-from h5fast.info import DatasetReport, describe_file, format_bytes, open_file
+from h5fast.errors import CorruptFileError, H5FastError, UnsupportedError
+from h5fast.info import DatasetReport, FileReport, describe_file, format_bytes, open_file
 from h5fast.objects import Dataset
 from h5fast.threads import get_num_threads, set_num_threads
 
@@ -94,7 +95,7 @@ def run_bench(
     """
     cached = cached_share(path)
     report = describe_file(path, name)
-    dataset = _pick(report.datasets, path, name)
+    dataset = _pick(report, name)
     rows_there = dataset.shape[0] if dataset.shape else 0
     threads_before = get_num_threads()
     try:
@@ -165,12 +166,19 @@ def _is_cached(descriptor: int, offset: int) -> bool:
         return False
 
 
-def _pick(datasets: tuple[DatasetReport, ...], path: str, name: str | None) -> DatasetReport:
+def _pick(file: FileReport, name: str | None) -> DatasetReport:
+    path, datasets = file.path, file.datasets
     for report in datasets:
         if name is not None and report.error is not None:
             raise ValueError(f"{path}: {report.name}: {report.error}")
-    usable = [report for report in datasets if report.error is None and report.shape and math.prod(report.shape)]
+    usable = [report for report in datasets
+              if report.error is report.missing is None and report.shape and math.prod(report.shape)]
     fixed = [report for report in usable if report.dtype not in _WITHOUT_FIXED_SIZE] if name is None else usable
+    for report in datasets if not fixed else ():
+        if report.missing is not None:
+            raise UnsupportedError(f"{path}: dataset {report.name!r}: {report.missing}")
+    if not fixed and name is None and file.problems:
+        raise CorruptFileError(errno.EIO, f"{path}: {file.problems[0]}")
     if not fixed:
         what = "no dataset has rows of fixed size" if name is None else f"{name!r} has no rows"
         raise ValueError(f"{path}: {what}, so there is nothing to time")

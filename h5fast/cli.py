@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        status: int = options.run(options)
         sys.stdout.flush()
-        return 0
+        return status
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
     except H5FastError as error:
         return _complain(error, _FOUND_WRONG)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: h5py, of a damaged file
         return _complain(error, _USED_WRONG)
 
 
@@ -65,8 +65,7 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="how datasets are stored, what reads them, what would make them faster",
         description="Tell how each dataset of a file is stored, which path reads it and why, and what would make it faster.",
     )
-    command.add_argument("file", metavar="FILE", help="an HDF5 file")
-    command.add_argument("dataset", metavar="DATASET", nargs="?", help="only this dataset, or those below this group")
+    _add_target(command, "only this dataset, or those below this group")
     command.add_argument("--json", action="store_true", help="for programs")
     command.set_defaults(run=_run_info)
 
@@ -77,7 +76,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="time random batches through h5py, h5fast and from memory",
         description="Time random batches of a dataset through h5py, h5fast and from memory, after comparing the bytes.",
     )
-    command.add_argument("target", metavar="FILE[::DATASET]", help="an HDF5 file; without a dataset, its largest one")
+    _add_target(command, "the dataset to time; without one, the largest")
     command.add_argument("--batch", type=_positive, default=256, metavar="N", help="rows a batch (%(default)s)")
     command.add_argument("--rounds", type=_positive, default=15, metavar="N", help="rounds, at least 3 (%(default)s)")
     command.add_argument("--threads", type=_positive, metavar="N", help="most threads to try (as many as may be used)")
@@ -87,24 +86,35 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.set_defaults(run=_run_bench)
 
 
-def _run_info(options: argparse.Namespace) -> None:
-    report = info.describe_file(options.file, options.dataset)
+def _add_target(command: argparse.ArgumentParser, dataset: str) -> None:
+    command.add_argument("file", metavar="FILE[::DATASET]", help="an HDF5 file")
+    command.add_argument("dataset", metavar="DATASET", nargs="?", help=f"{dataset}; may also follow FILE behind two colons")
+
+
+def _run_info(options: argparse.Namespace) -> int:
+    report = info.describe_file(*_target(options))
     print(info.json_report(report) if options.json else info.format_report(report))
+    if not report.problems:
+        return 0
+    more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+    return _complain(ValueError(f"{report.path}: {report.problems[0]}{more}"), _FOUND_WRONG)
 
 
-def _run_bench(options: argparse.Namespace) -> None:
-    path, name = _split_target(options.target)
+def _run_bench(options: argparse.Namespace) -> int:
+    path, name = _target(options)
     report = bench.run_bench(
         path, name, batch=options.batch, rounds=options.rounds, threads=options.threads, seconds=options.seconds
     )
     print(bench.format_bench(report))
+    return 0
 
 
-def _split_target(target: str) -> tuple[str, str | None]:
-    """File and dataset of ``FILE::DATASET``; a file whose own name has a ``::`` is taken whole if it exists."""
-    path, separator, name = target.partition("::")
-    if not separator or os.path.exists(target):
-        return target, None
+def _target(options: argparse.Namespace) -> tuple[str, str | None]:
+    """File and dataset of ``FILE::DATASET`` or ``FILE DATASET``; a file whose own name has a ``::`` is taken whole if it
+    exists, and if the dataset stands apart."""
+    path, separator, name = options.file.partition("::")
+    if options.dataset is not None or not separator or os.path.exists(options.file):
+        return options.file, options.dataset
     return path, name or None
 
 
@@ -125,6 +135,8 @@ def _positive_seconds(text: str) -> float:
 def _complain(error: Exception, status: int) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror
     else:
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     print(f"h5fast: {' '.join(text.split())}", file=sys.stderr)

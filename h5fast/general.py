@@ -31,14 +31,14 @@ def read(source: Any, chunk: tuple[int, ...] | None, selection: Selection, out: 
     if selection.size == 0:
         return
     axes = selection.axes
-    coordinates = selection.coordinates
-    points = [axis for axis, c in enumerate(coordinates) if c is not None]
+    coordinates = {axis: c for axis, c in enumerate(selection.coordinates) if c is not None}
+    points = list(coordinates)
     target = strided(out, selection, points)
     ranges = tuple(slice(start, start + (count - 1) * step + 1, step) for start, count, step, _, _ in axes)
     if not points:
         target[0] = _box(source, ranges)
         return
-    for members, key in _groups(selection, coordinates, points, chunk, out.itemsize):
+    for members, key in _groups(selection, coordinates, chunk, out.itemsize):
         box = list(ranges)
         within = []
         for axis, first, last in key:
@@ -82,25 +82,26 @@ def strided(out: np.ndarray, selection: Selection, points: list[int]) -> np.ndar
     rest = [axis for axis in range(axes) if axis not in fed]
     inner = list(range(axes, out.ndim))
     counts = [count for axis, (_, count, _, _, _) in enumerate(selection.axes) if axis not in points]
-    return out[(*flips, ...)].transpose(rest + fed + inner).reshape((selection.npoints, *counts, *out.shape[axes:]))
+    key: tuple[Any, ...] = (*flips, ...)
+    flipped: np.ndarray = out[key]
+    return flipped.transpose(rest + fed + inner).reshape((selection.npoints, *counts, *out.shape[axes:]))
 
 
 def _groups(
     selection: Selection,
-    coordinates: tuple[np.ndarray | None, ...],
-    points: list[int],
+    coordinates: dict[int, np.ndarray],
     chunk: tuple[int, ...] | None,
     itemsize: int,
 ) -> Iterator[tuple[np.ndarray, list[tuple[int, int, int]]]]:
     """Points that are read together: their positions, and (axis, first, last) of the box they need on each point axis."""
     if chunk is None:
-        chunk = _pieces(selection, points, itemsize)
-    keys = np.stack([coordinates[axis] // chunk[axis] for axis in points])
+        chunk = _pieces(selection, list(coordinates), itemsize)
+    keys = np.stack([column // chunk[axis] for axis, column in coordinates.items()])
     order = np.lexsort(keys[::-1])
     changes = np.any(np.diff(keys[:, order], axis=1) != 0, axis=0)
     for members in np.split(order, np.flatnonzero(changes) + 1):
-        yield members, [(axis, int(coordinates[axis][members].min()), int(coordinates[axis][members].max()))
-                        for axis in points]
+        yield members, [(axis, int(column[members].min()), int(column[members].max()))
+                        for axis, column in coordinates.items()]
 
 
 def _pieces(selection: Selection, points: list[int], itemsize: int) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib.util
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import h5py
 
+from h5fast import filters
 from h5fast._storage import FILTER_NAMES
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
@@ -26,6 +26,9 @@ __all__ = ["DatasetReport", "FileReport", "FilterReport", "describe_file", "form
 
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version
+
+#: What h5py raises, at one place or another, for a file that libhdf5 cannot make sense of.
+_UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
 #: From here on, decoding costs more than finding, reading and handing out a chunk (about 2 µs, in which lzf decodes some
 #: 4 KiB): a chunk for random rows should not be smaller, and every multiple of it costs a random row as much again.
@@ -52,7 +55,7 @@ class FilterReport:
 class DatasetReport:
     """How one dataset is stored and read. Sizes are bytes; ``None`` where the question makes no sense.
 
-    ``error`` is set where the dataset could not be examined, and the rest then means nothing.
+    ``missing`` says which filter cannot be undone here, and the remedy. ``error`` is set where the dataset could not be examined, and the rest then means nothing.
     """
 
     name: str
@@ -67,6 +70,7 @@ class DatasetReport:
     logical_bytes: int = 0
     stored_bytes: int = 0
     reader: str = ""
+    missing: str | None = None
     error: str | None = None
 
     @property
@@ -103,11 +107,17 @@ class DatasetReport:
 
 @dataclass(frozen=True)
 class FileReport:
-    """A file and its datasets, in the order of their names."""
+    """A file and its datasets, in the order of their names, and what of it could not even be listed (``damage``)."""
 
     path: str
     file_bytes: int
     datasets: tuple[DatasetReport, ...]
+    damage: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be listed or examined, each with its place and the reason."""
+        return (*self.damage, *(f"{report.name}: {report.error}" for report in self.datasets if report.error is not None))
 
 
 def open_file(path: str) -> File:
@@ -127,35 +137,75 @@ def describe_file(path: str, name: str | None = None) -> FileReport:
     """Reports on all datasets of a file, or on those at and below `name`.
 
     Raises ``OSError`` for a file that cannot be opened and ``KeyError`` where there is no object called `name`; both name
-    the path.
+    the path. Groups that cannot be listed are in the report's ``damage``.
     """
     with open_file(path) as file:
-        datasets = tuple(_describe(file, found) for found in _dataset_names(file, path, name))
-        return FileReport(path=path, file_bytes=os.path.getsize(path), datasets=datasets)
+        damage: list[str] = []
+        datasets = tuple(_describe(file, found) for found in _dataset_names(file, path, name, damage))
+        return FileReport(path=path, file_bytes=os.path.getsize(path), datasets=datasets, damage=tuple(damage))
 
 
-def _dataset_names(file: File, path: str, name: str | None) -> Iterator[str]:
+def _dataset_names(file: File, path: str, name: str | None, damage: list[str]) -> Iterator[str]:
     top: Any = file
     if name is not None:
         try:
             top = file[name]
-        except (KeyError, ValueError) as error:  # ValueError: a name with a NUL byte
-            raise KeyError(f"{path}: no object {name!r} in the file") from error
+        except (KeyError, ValueError, RuntimeError) as error:  # ValueError: a name with a NUL byte
+            raise KeyError(f"{path}: no object {name!r} in the file ({_reason(error, file, name)})") from error
         if not isinstance(top, h5py.Group):
             yield top.name
             return
     below: list[str] = []
-    top.visit(below.append)  # names of objects, each once; links that leave the file or repeat an object are left out
+    try:
+        top.visit(below.append)  # names of objects, each once; links that leave the file or repeat an object are left out
+    except _UNREADABLE:
+        below = _names_around_damage(top, damage)
     prefix = "" if top.name == "/" else top.name
     for relative in sorted(below):
         if _may_be_dataset(top, relative):
             yield f"{prefix}/{relative}"
 
 
+def _names_around_damage(top: h5py.Group, damage: list[str]) -> list[str]:
+    """What ``top.visit`` gives, one group at a time: groups that cannot be listed are left out, and told to `damage`."""
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        place = f"{top.name.rstrip('/')}/{prefix}".rstrip("/") or "/"
+        try:
+            group = top[prefix] if prefix else top
+            if _seen_before(group, seen):
+                continue
+            names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
+        except _UNREADABLE as error:
+            damage.append(f"group {place!r} cannot be listed: {_one_line(error)}")
+            continue
+        for name in names:
+            relative = f"{prefix}/{name}".lstrip("/")
+            (pending if _is_group(group, name) else found).append(relative)
+    return found
+
+
+def _seen_before(group: h5py.Group, seen: set[tuple[int, int]]) -> bool:
+    about = h5py.h5o.get_info(group.id)
+    known = (about.fileno, about.addr) in seen
+    seen.add((about.fileno, about.addr))
+    return known
+
+
+def _is_group(group: h5py.Group, name: str) -> bool:
+    try:
+        return issubclass(group.get(name, getclass=True), h5py.Group)
+    except _UNREADABLE:
+        return False
+
+
 def _may_be_dataset(top: Any, name: str) -> bool:
     try:
         return issubclass(top.get(name, getclass=True), h5py.Dataset)
-    except (OSError, KeyError, RuntimeError, ValueError):
+    except _UNREADABLE:
         return True  # the report on it says what is wrong
 
 
@@ -165,8 +215,8 @@ def _describe(file: File, name: str) -> DatasetReport:
         if not isinstance(dataset, Dataset):
             return DatasetReport(name, error=f"a {type(dataset).__name__.lower()}, not a dataset")
         return _describe_dataset(dataset, name)
-    except (H5FastError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        return DatasetReport(name, error=_one_line(error))
+    except (H5FastError, *_UNREADABLE) as error:
+        return DatasetReport(name, error=_reason(error, file, name))
 
 
 def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
@@ -183,6 +233,7 @@ def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
         chunks=dataset.chunks,
         chunks_stored=dataset.id.get_num_chunks() if dataset.chunks is not None else None,
         filters=tuple(_filters(dataset)),
+        missing=filters.missing(dataset.id.get_create_plist()),
         logical_bytes=dataset.nbytes if dataset.shape is not None else 0,
         stored_bytes=dataset.id.get_storage_size(),
         reader=dataset.reader,
@@ -203,25 +254,20 @@ def _layout(dataset: Dataset) -> str:
 
 
 def _filters(dataset: Dataset) -> Iterator[FilterReport]:
-    properties = dataset.id.get_create_plist()
-    for place in range(properties.get_nfilters()):
-        number, _, options, label = properties.get_filter(place)
+    for number, options, label in filters.pipeline(dataset.id.get_create_plist()):
         name = FILTER_NAMES.get(number) or label.decode(errors="replace") or f"filter {number}"
-        yield FilterReport(number, name, tuple(int(option) for option in options))
+        yield FilterReport(number, name, options)
 
 
 # Advice.
 
 
 def _reader_advice(report: DatasetReport) -> Iterator[str]:
-    if not report.reader.startswith("general"):
+    if not report.reader.startswith("general") or report.missing is not None:
         return
     reason = report.reader.partition(":")[2].strip() or "of the way it is stored"
-    plugin = any(step.number >= 256 and step.name != "lzf" for step in report.filters)
     yield f"HDF5 itself reads it, without threads: {reason}"
-    if plugin and importlib.util.find_spec("hdf5plugin") is None:
-        yield "the filter comes with hdf5plugin: pip install 'h5fast[plugins]'"
-    elif any(step.name in ("szip", "nbit", "scale-offset") for step in report.filters):
+    if any(step.name in ("szip", "nbit", "scale-offset") for step in report.filters):
         yield "lzf, gzip, lz4 or zstd chunks are decoded by h5fast's own threads"
 
 
@@ -272,7 +318,8 @@ def format_report(report: FileReport) -> str:
     """The report as text, one paragraph for each dataset."""
     count = len(report.datasets)
     head = f"{report.path}: {format_bytes(report.file_bytes)}, {count} dataset{'s' if count != 1 else ''}"
-    return "\n\n".join([head, *map(_format_dataset, report.datasets)])
+    damage = [f"damaged\n  error    {text}" for text in report.damage]
+    return "\n\n".join([head, *damage, *map(_format_dataset, report.datasets)])
 
 
 def _format_dataset(report: DatasetReport) -> str:
@@ -311,6 +358,11 @@ def format_bytes(count: float) -> str:
         if count < 1024:
             return f"{count:.1f} {unit}"
     return f"{count / 1024:.1f} TiB"
+
+
+def _reason(error: BaseException, file: File, name: str) -> str:
+    """What is wrong with a member, without its name and file, which the reports state themselves."""
+    return _one_line(error).removesuffix(f": {name!r} in {file.filename}")
 
 
 def _one_line(error: BaseException) -> str:

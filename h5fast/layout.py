@@ -7,22 +7,18 @@ leads to wrong data somewhere if it is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-import functools
-import importlib
-import importlib.util
 
 import h5py
 from h5py._objects import phil
 from h5py import h5d, h5f, h5fd, h5g, h5i, h5p, h5s, h5t
 import numpy as np
 
-from h5fast import _index, _library
+from h5fast import _index
+from h5fast import filters as known_filters
 
 __all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "phil", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
-_OWN_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
-                          h5py.h5z.FILTER_LZF))
 
 
 class Indirect(Exception):
@@ -120,14 +116,15 @@ def open_descriptor(file_id: h5f.FileID) -> tuple[int, bool]:
 
 def user_block(file_id: h5f.FileID) -> int:
     """Bytes in front of the HDF5 part of a file."""
-    return file_id.get_create_plist().get_userblock()
+    size: int = file_id.get_create_plist().get_userblock()
+    return size
 
 
 def _address(dataset_id: h5d.DatasetID) -> int | None:
     """Where contiguous data starts. (h5py's get_offset() of nothing is off by the user block, if there is one.)"""
     if dataset_id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
         return None
-    address = dataset_id.get_offset()
+    address: int | None = dataset_id.get_offset()
     if address is not None and address + dataset_id.get_storage_size() >= 1 << 63:
         raise Indirect("the data lie outside any file")
     return address
@@ -137,7 +134,7 @@ def _check_type(dataset_id: h5d.DatasetID) -> np.dtype:
     """The dataset's NumPy type, if its bytes are those of the file."""
     stored = dataset_id.get_type()
     try:
-        dtype = stored.dtype
+        dtype: np.dtype = stored.dtype
     except TypeError as error:
         raise Indirect(f"NumPy has no such type ({error})") from error
     if dtype.hasobject or dtype.kind == "T":
@@ -157,31 +154,19 @@ def _same_bytes(stored: h5t.TypeID, dtype: np.dtype) -> bool:
         return False  # h5py has no HDF5 type for it
 
 
-@functools.cache
-def _register_plugins() -> bool:
-    """Tells libhdf5 of the filter plugins, if they are installed: conversions and other routes of h5py need them too."""
-    if importlib.util.find_spec("hdf5plugin") is None:
-        return False
-    importlib.import_module("hdf5plugin")
-    return True
-
-
 def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    filters = []
-    for position in range(create_plist.get_nfilters()):
-        filter_id, _, values, name = create_plist.get_filter(position)
-        if filter_id not in _OWN_FILTERS:
-            _register_plugins()
-        if filter_id not in _OWN_FILTERS and not _library.has_plugin(filter_id):
-            label = name.decode(errors="replace") if name else f"number {filter_id}"
-            raise Indirect(f"filter {label} is decoded by HDF5 only")
-        filters.append((filter_id, tuple(values)))
-    return tuple(filters)
+    known_filters.register_plugins(create_plist)
+    found = []
+    for number, options, name in known_filters.pipeline(create_plist):
+        if not known_filters.is_decoded_directly(number):
+            raise Indirect(f"filter {known_filters.label(number, name)} is decoded by HDF5 only")
+        found.append((number, options))
+    return tuple(found)
 
 
 def _leaves_gaps(create_plist: h5p.PropDCID) -> bool:
-    return (create_plist.get_fill_time() == h5d.FILL_TIME_NEVER
-            or create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED)
+    return bool(create_plist.get_fill_time() == h5d.FILL_TIME_NEVER
+                or create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED)
 
 
 def _fill(create_plist: h5p.PropDCID, dtype: np.dtype, nothing_stored: bool) -> bytes:

@@ -129,6 +129,7 @@ class HDF5Matrix:
     # What it looks like, after the normalizer.
 
     def __len__(self) -> int:
+        """Number of rows."""
         return self.end - self.start
 
     @property
@@ -157,6 +158,7 @@ class HDF5Matrix:
         return self._opened().data
 
     def __repr__(self) -> str:
+        """Name, path, range, shape and type before the normalizer, and the normalizer; reads nothing."""
         shape = (len(self), *self._row_shape)
         then = "" if self.normalizer is None else f", then {self.normalizer!r}"
         closed = "" if self._source is not None else ", closed"
@@ -166,6 +168,11 @@ class HDF5Matrix:
     # Reading.
 
     def __getitem__(self, key: Any) -> Any:
+        """``normalizer(data[start:end])[key]``, of which only the needed rows are read.
+
+        Raises ``IndexError`` for a row out of range or what is no index, ``TypeError`` for ``None`` alone, ``ValueError`` if
+        the matrix or its file is closed, ``CorruptChunkError`` and ``ReadError`` for data that cannot be read.
+        """
         if key is None:
             raise TypeError("HDF5Matrix rows are integers, slices, arrays or tuples, not None")
         if isinstance(key, str):
@@ -185,6 +192,7 @@ class HDF5Matrix:
             yield from self[first : min(first + step, len(self))]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """All rows, normalized, as a new array. ``ValueError`` above ``MAX_ARRAY_BYTES``, and for ``copy=False``."""
         if copy is False:
             raise ValueError("an HDF5Matrix is read from a file: it cannot become an array without a copy")
         nbytes = self.size * self.dtype.itemsize
@@ -284,14 +292,17 @@ class HDF5Matrix:
         self._source = None
 
     def __enter__(self) -> HDF5Matrix:
+        """The matrix itself; leaving the block closes it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Close it."""
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as path, name, range and normalizer; the copy opens the file again."""
         return type(self), (self._path, self._name, self.start, self.end, self.normalizer)
 
 

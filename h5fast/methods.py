@@ -44,7 +44,7 @@ def require_open(obj: Any) -> None:
 
 def reader_of(dataset: Any) -> DatasetReader:
     """The one reader of `dataset` (h5fast's or h5py's), made when it is first asked for."""
-    reader = dataset.__dict__.get(_READER)
+    reader: DatasetReader | None = dataset.__dict__.get(_READER)
     if reader is None:
         # setdefault: two threads may both make a reader, but only one is ever used.
         reader = dataset.__dict__.setdefault(_READER, DatasetReader(dataset))
@@ -121,7 +121,9 @@ def _rows_in_blocks(dataset: Any, reader: DatasetReader) -> Iterator[Any]:
             for row in range(start, stop):
                 yield dataset[row]
         else:
-            for values in block:
+            for row, values in enumerate(block, start):
+                if not dataset._id.id:
+                    dataset[row]  # closed meanwhile: raises what a read raises
                 yield values.copy() if block.ndim > 1 else values
 
 

@@ -26,6 +26,10 @@ __all__ = ["Dataset", "File", "Group"]
 # Drivers whose file is one file under the name that ``File.filename`` gives, so that another process can open it by name.
 _REOPENABLE_DRIVERS = frozenset({"sec2", "stdio"})
 
+# The option `locking` that files were opened with, where libhdf5 tells another one (before 1.14.4 it told the default): by
+# its identifier of the file, which it never gives out twice. A file that nobody closed by name leaves its entry behind.
+_locking_given: dict[int, Any] = {}
+
 _Object = TypeVar("_Object")
 _ABSENT = object()
 
@@ -42,7 +46,10 @@ class Group(h5py.Group):
         Raises ``KeyError`` if there is none and ``ValueError`` if the file is closed.
         """
         require_open(self)
-        return adopt(super().__getitem__(name))
+        try:
+            return adopt(super().__getitem__(name))
+        except KeyError as error:
+            raise KeyError(f"{error.args[0]}: {_place(self, name)}") from None
 
     def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False, **access: Any) -> Any:
         """The member `name`, or `default` if there is none; see :meth:`h5py.Group.get`.
@@ -100,22 +107,25 @@ class Group(h5py.Group):
 class File(Group, h5py.File):
     """An HDF5 file, as :class:`h5py.File` with the same modes, drivers and options, whose members are h5fast's."""
 
-    @functools.wraps(h5py.File.__init__)
     def __init__(self, name: Any, *args: Any, **options: Any) -> None:
         try:
             super().__init__(name, *args, **options)
         except OSError as error:
-            if isinstance(name, (str, os.PathLike)) and os.fspath(name) not in str(error):
-                raise type(error)(*error.args[:-1], f"{error.args[-1]}: {os.fspath(name)}") from None
+            if isinstance(name, (str, bytes, os.PathLike)) and os.fsdecode(name) not in str(error):
+                raise type(error)(*error.args[:-1], f"{error.args[-1]}: {os.fsdecode(name)}") from None
             raise
         if isinstance(name, (str, bytes, os.PathLike)):  # opened here, not another handle of an open file
             self._watched = watch(self)
+        locking = options.get("locking")
+        if locking is not None and locking != _locking(self):
+            _locking_given[self.id.id] = locking
 
     def close(self) -> None:
         """Close the file, and with it every object that belongs to it."""
         watched = getattr(self, "_watched", None)
         if watched is not None:
             watched.close_opened()
+        _locking_given.pop(self._id.id, None)
         super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -126,6 +136,9 @@ class File(Group, h5py.File):
         """
         path, _, options = _address(self)
         return _reopen, (path, None, options)
+
+
+functools.update_wrapper(File.__init__, h5py.File.__init__)  # its signature and words
 
 
 class Dataset(h5py.Dataset):
@@ -153,7 +166,10 @@ class Dataset(h5py.Dataset):
         if new_dtype is None:
             return reader.read(args)
         result = read_as(reader.read, self, args, new_dtype)
-        return super().__getitem__(args, new_dtype) if result is NotImplemented else result
+        if result is not NotImplemented:
+            return result
+        convert = super().__getitem__
+        return reader.by_h5py(lambda: convert(args, new_dtype))
 
     def take(
         self,
@@ -175,7 +191,7 @@ class Dataset(h5py.Dataset):
         out
             Where the rows are put: a writable array of exactly the shape and dtype of the result. None makes a new one.
         dtype
-            Type of the result; None is the dataset's own type, or with `scale` or `offset` what numpy's arithmetic gives.
+            Type of the result; None is the dataset's own type, but float32 for integers and booleans with `scale` or `offset`.
         scale, offset
             One number, or one per channel; the channels are the last axis of the dataset.
         channels_first
@@ -188,9 +204,10 @@ class Dataset(h5py.Dataset):
         Raises
         ------
         IndexError
-            A row is out of range; the message names the row and the length.
+            A row is out of range (the message names the row and the length), or `rows` are not integers.
         TypeError
-            `rows` are not integers, or `out` has the wrong dtype.
+            `rows` have other than one dimension, `out` has the wrong dtype, or `scale` and `offset` meet something that is
+            no number.
         ValueError
             `out`, `scale`, `offset` or a mask has the wrong shape, or the file is closed.
         CorruptChunkError, ReadError
@@ -203,7 +220,8 @@ class Dataset(h5py.Dataset):
         """Read into the C-contiguous array `dest`; see :meth:`h5py.Dataset.read_direct`."""
         require_open(self)
         if not read_into(self, dest, source_sel, dest_sel):
-            super().read_direct(dest, source_sel, dest_sel)
+            convert = super().read_direct
+            reader_of(self).by_h5py(lambda: convert(dest, source_sel, dest_sel))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """The whole dataset as a new array, converted to `dtype` as HDF5 converts. ``copy=False`` is a ``ValueError``."""
@@ -290,6 +308,12 @@ def adopt(obj: _Object) -> _Object:
     return obj
 
 
+def _place(group: h5py.Group, name: Any) -> str:
+    """Which member of which file was asked for, for messages."""
+    within = "" if group.name == "/" else f" in group {group.name!r}"
+    return f"{name!r}{within} in {group.file.filename}"
+
+
 def _address(obj: Any) -> tuple[str, str, dict[str, Any]]:
     """Absolute path, name and ``File`` options under which another process finds `obj`; ``TypeError`` where none can."""
     if not obj._id.id:
@@ -320,11 +344,10 @@ def _options(file: File, driver: str) -> dict[str, Any]:
     """The options of ``File`` that matter to a reader, as `file` was opened with them."""
     access = file.id.get_access_plist()
     _, slots, size, preemption = access.get_cache()
-    locks, ignores = access.get_file_locking()
     pages, metadata, raw = access.get_page_buffer_size()
     options: dict[str, Any] = {"rdcc_nslots": slots, "rdcc_nbytes": size, "rdcc_w0": preemption}
     # All openings of a file in one process must agree on the lock.
-    options["locking"] = False if not locks else "best-effort" if ignores else True
+    options["locking"] = _locking(file)
     if driver != "sec2":
         options["driver"] = driver
     if file.swmr_mode:
@@ -332,6 +355,13 @@ def _options(file: File, driver: str) -> dict[str, Any]:
     if pages:
         options.update(page_buf_size=pages, min_meta_keep=metadata, min_raw_keep=raw)
     return options
+
+
+def _locking(file: File) -> Any:
+    """The option `locking` that a file is open with."""
+    locks, ignores = file.id.get_access_plist().get_file_locking()
+    told = False if not locks else "best-effort" if ignores else True
+    return _locking_given.get(file.id.id, told)
 
 
 def _refuse_pickle(obj: Any, reason: str) -> NoReturn:

@@ -51,9 +51,11 @@ class patched(ContextDecorator):  # noqa: N801  (used as a function, like contex
     """
 
     def __enter__(self) -> None:
+        """Patch h5py until the block ends."""
         _PATCH.enter()
 
     def __exit__(self, *exc_info: object) -> None:
+        """End the block; ``RuntimeError`` if other code has replaced a method meanwhile."""
         _PATCH.leave()
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import errno
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
-from h5fast import _gather, general, layout, transform, virtual
+from h5fast import _gather, filters, general, layout, transform, virtual
 from h5fast._blocks import empty
 from h5fast._cast import Cast
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
-from h5fast.errors import CorruptFileError, H5FastError, ReadError
+from h5fast.errors import CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.opened import open_file
 from h5fast.stored import Chunks, Stored
 from h5fast.threads import get_num_threads
@@ -22,6 +23,8 @@ __all__ = ["DatasetReader"]
 
 # Rows that are cast outside the engine pass through a buffer of at most this size.
 _CAST_BLOCK_BYTES = 16 << 20
+
+_Answer = TypeVar("_Answer")
 
 
 class _Appended(Exception):
@@ -68,7 +71,7 @@ class DatasetReader:
         try:
             open_file(layout.file_of(self._id), afresh=True)
         except layout.Indirect as reason:
-            self._reason = str(reason)
+            self._leave_to_h5py(str(reason))
 
     def read(self, key: Any) -> Any:
         """What ``dataset[key]`` gives: h5py's answer where it has one, else NumPy's.
@@ -141,6 +144,26 @@ class DatasetReader:
                     self._prepare(self._plain())
         return self._direct
 
+    def _leave_to_h5py(self, reason: str) -> None:
+        self._reason = filters.missing(self._id.get_create_plist()) or reason
+
+    def by_h5py(self, read: Callable[[], _Answer]) -> _Answer:
+        """``read()``, which goes through h5py: its answer, and its errors but for the one that a filter is not there.
+
+        Raises:
+            UnsupportedError: the read failed and no plugin for the dataset's filter is installed.
+        """
+        self._prepared()  # registers the plugins
+        try:
+            return read()
+        except H5FastError:
+            raise
+        except (OSError, RuntimeError) as error:
+            missing = filters.missing(self._id.get_create_plist())
+            if missing is None:
+                raise
+            raise UnsupportedError(f"{self._where()}: {missing}") from error
+
     def _prepare(self, dataset: h5py.Dataset) -> None:
         try:
             file = open_file(layout.file_of(self._id))
@@ -149,7 +172,7 @@ class DatasetReader:
             except layout.Virtual:
                 self._direct = virtual.VirtualRows(dataset, file, DatasetReader)
         except layout.Indirect as reason:
-            self._reason = str(reason)
+            self._leave_to_h5py(str(reason))
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             # libhdf5 or h5py cannot make sense of it: whatever they say when it is read, they say themselves.
             self._reason = f"h5py cannot describe it ({error})"
@@ -177,7 +200,7 @@ class DatasetReader:
         except _Appended:
             pass  # the general path is the answer to that
         dataset = self._plain()
-        general.read(dataset, dataset.chunks, selection, out)
+        self.by_h5py(lambda: general.read(dataset, dataset.chunks, selection, out))
 
     def _gather(self, direct: Stored, selection: Selection, out: np.ndarray, **options: Any) -> bool:
         """Reads into ``out`` through the engine, then makes sure that the file was the same throughout."""
@@ -224,6 +247,9 @@ class DatasetReader:
         return self._finish(selection, out)
 
     def _read_general(self, key: Any) -> Any:
+        return self.by_h5py(lambda: self._general(key))
+
+    def _general(self, key: Any) -> Any:
         """Through h5py: its own answer where it has one without walking element by element, else chunk by chunk."""
         dataset = self._plain()
         if dataset.shape is None or dataset.shape == ():

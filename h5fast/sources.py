@@ -98,7 +98,7 @@ def _checked_dataset(get: Callable[[str], Any], name: str, path: str) -> Any:
     try:
         found = get(name)
     except KeyError as error:
-        raise KeyError(f"no dataset {name!r} in {path!r}: {error.args[0] if error.args else error}") from error
+        raise KeyError(f"no dataset {name!r} in {path!r}") from error
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"{name!r} in {path!r} is a {type(found).__name__.lower()}, not a dataset")
     return found

@@ -71,7 +71,7 @@ class Stored:
                 if self.index is None:
                     found = self.layout
                     block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
-                    self.index = _index.build(self._id, found.shape, found.maxshape, found.chunk, block)
+                    self.index = _index.build(self._id, found.shape, found.maxshape, self.storage.chunk, block)
         return self.storage, self.index, self.source
 
     def _look_up(self, selection: Selection) -> Chunks | None:

@@ -40,6 +40,9 @@ def get_num_threads() -> int:
     process may use (its affinity and cgroup quota), divided among the processes that share the machine:
     ``LOCAL_WORLD_SIZE`` (set by torchrun and others) and the number of workers of the PyTorch DataLoader that this
     process is a worker of.
+
+    Raises:
+        ValueError: one of these variables is set to something else than a whole number of at least 1.
     """
     global _default
     if _chosen is not None:
@@ -93,7 +96,12 @@ def _parse_v1(text: str) -> float | None:
 
 def _local_processes() -> int:
     text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, int(text)) if text.isdecimal() else 1
+    if not text:
+        return 1
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"LOCAL_WORLD_SIZE must be a whole number of at least 1, not {text!r}: the CPUs are divided by it; "
+                         "unset it, or set H5FAST_NUM_THREADS, which goes first")
+    return int(text)
 
 
 def _torch_workers() -> int:

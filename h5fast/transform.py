@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import h5py
 import numpy as np
 
 from h5fast._blocks import empty
@@ -40,6 +41,7 @@ class Transform:
 
     @property
     def moves_axis(self) -> bool:
+        """Whether the last axis of a row goes to its front; a row of one axis has nothing to move."""
         return self.channels_first and len(self.row_shape) > 1
 
     @property
@@ -68,7 +70,7 @@ def request(stored: np.dtype, row_shape: tuple[int, ...], dtype: Any, scale: Any
     """Checks what ``take`` was asked for.
 
     Raises:
-        TypeError: scale or offset for an output that is not floating, or elements that are no numbers.
+        TypeError: scale or offset for an output that is not floating, or elements or factors that are no numbers.
         ValueError: scale or offset that is neither one number nor one per channel.
     """
     arithmetic = scale is not None or offset is not None
@@ -81,19 +83,28 @@ def request(stored: np.dtype, row_shape: tuple[int, ...], dtype: Any, scale: Any
         target = np.dtype(np.float32)
     else:
         target = stored
-    if arithmetic and (target.kind not in "fc" or stored.kind not in "iubfc"):
-        raise TypeError(f"scale and offset need numbers and a floating output, not {stored} cast to {target}; "
-                        f"pass dtype='float32'")
+    if arithmetic and stored.kind not in "iubfc":
+        raise TypeError(f"scale and offset need numbers, and the rows of this dataset are {_in_words(stored)}")
+    if arithmetic and target.kind not in "fc":
+        raise TypeError(f"scale and offset need a floating output, not {target}: pass dtype='float32'")
     channels = row_shape[-1] if row_shape else 1
     return Transform(stored, target, row_shape, _values("scale", scale, target, channels),
                      _values("offset", offset, target, channels), bool(channels_first))
 
 
+def _in_words(dtype: np.dtype) -> str:
+    text = h5py.check_string_dtype(dtype) is not None or dtype.kind in "SU"
+    return "strings" if text else f"of type {dtype}"
+
+
 def _values(name: str, value: Any, dtype: np.dtype, channels: int) -> np.ndarray | None:
     if value is None:
         return None
-    array = np.ascontiguousarray(np.atleast_1d(np.asarray(value)).astype(dtype, casting="same_kind"
-                                 if np.asarray(value).dtype.kind in "fc" else "unsafe"))
+    given = np.asarray(value)
+    if given.dtype.kind not in ("iubfc" if dtype.kind == "c" else "iubf"):
+        raise TypeError(f"{name} must be one number or one for each of the {channels} channels (the last axis), of a kind "
+                        f"that {dtype} can hold, not {value!r}")
+    array = np.ascontiguousarray(np.atleast_1d(given).astype(dtype))
     if array.ndim != 1 or array.size not in (1, channels):
         raise ValueError(f"{name} must be one number or one for each of the {channels} channels (the last axis), "
                          f"not an array of shape {np.shape(value)}")

@@ -101,7 +101,8 @@ class VirtualRows:
         target = strided(out, selection, points)
         target = target if points else target[0]
         start, count, step, _, _ = selection.axes[0]
-        rows = selection.coordinates[0] if points else start + step * np.arange(count, dtype=np.int64)
+        listed = selection.coordinates[0]
+        rows = start + step * np.arange(count, dtype=np.int64) if listed is None else listed
         inner = tuple(slice(first, first + (n - 1) * by + 1, by) for first, n, by, _, _ in selection.axes[1:])
         block = target if target.flags.c_contiguous else np.empty(target.shape, self.dtype)
         self._read_rows(rows, not points, inner, block)

@@ -14,6 +14,9 @@ import numpy as np
 
 __all__ = ["as_part", "checked_rows", "expanded", "shifted", "without_mixed_scalars"]
 
+# The largest index.
+_MOST: int = np.iinfo(np.intp).max
+
 
 def as_part(key: Any) -> int | slice | np.ndarray:
     """The key of one axis as a part: ranges, iterables and whatever converts to an array become arrays.
@@ -23,7 +26,8 @@ def as_part(key: Any) -> int | slice | np.ndarray:
     if isinstance(key, slice) or (isinstance(key, int) and not isinstance(key, bool)):
         return key
     if isinstance(key, range):
-        return np.arange(key.start, key.stop, key.step)
+        huge = _huge(key[:1]) or _huge(key[-1:])
+        return np.arange(key.start, key.stop, key.step) if huge is None else huge
     if not hasattr(key, "__array__"):
         if isinstance(key, Iterable) and not isinstance(key, Sequence):
             key = list(key)
@@ -32,13 +36,23 @@ def as_part(key: Any) -> int | slice | np.ndarray:
     array = np.asarray(key)
     if array.size == 0 and not isinstance(key, np.ndarray) and array.dtype.kind == "f":
         array = array.astype(np.intp)  # an empty list
+    huge = _huge(key) if array.dtype.kind in "fO" and isinstance(key, (list, tuple)) else None
+    if huge is not None:
+        return huge
     if array.dtype == bool and array.ndim > 0:
         return array
     if array.dtype.kind not in "iu":
         raise IndexError(f"only integers, slices, ellipsis and arrays of integers or booleans are indices, not {key!r}")
-    if array.dtype == np.uint64 and array.size:
-        _check_bounds(0, int(array.max()), np.iinfo(np.intp).max)  # or the cast below would make it negative
-    return int(array) if array.ndim == 0 else array.astype(np.intp, copy=False)
+    if array.ndim == 0:
+        return int(array)
+    if array.dtype == np.uint64 and array.size and array.max() > _MOST:
+        return int(array.max())  # a cast would make it negative
+    return array.astype(np.intp, copy=False)
+
+
+def _huge(numbers: Sequence[Any]) -> int | None:
+    """The first integer that an array of indices cannot hold. It stands for the whole key: no axis has such an index."""
+    return next((n for n in numbers if isinstance(n, int) and not -_MOST <= n <= _MOST), None)
 
 
 def expanded(key: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[list[Any], int]:

@@ -4,7 +4,7 @@
 import errno
 import os
 
-from h5fast._storage import FILTER_NAMES
+from h5fast._storage import FILTER_NAMES as _FILTER_NAMES
 from h5fast.errors import CorruptChunkError, ReadError
 
 cimport cython
@@ -129,6 +129,7 @@ def scratch_bytes() -> int:
 
 # --- sources ------------------------------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Source:
     """The bytes of one open file, through a descriptor of its own, or of a bytes object.
 
@@ -206,7 +207,8 @@ cdef class Kept:
     """
     cdef h5fast_kept *kept
 
-    def __cinit__(self, uint64_t chunk_bytes, uint64_t budget):
+    def __init__(self, uint64_t chunk_bytes, uint64_t budget):
+        h5fast_kept_free(self.kept)  # of an object that was made twice
         self.kept = h5fast_kept_make(chunk_bytes, budget) if chunk_bytes > 0 else NULL
 
     def __dealloc__(self):
@@ -343,7 +345,7 @@ cdef int raise_error(const h5fast_error *error, const h5fast_storage *storage, o
         raise ReadError(error.sys_errno, f"{where}: {os.strerror(error.sys_errno)}")
     if error.status == H5FAST_TRUNCATED:
         raise ReadError(errno.EIO, f"{where}: the file ends before these bytes; it is truncated or damaged")
-    name = FILTER_NAMES.get(error.filter, f"filter {error.filter}")
+    name = _FILTER_NAMES.get(error.filter, f"filter {error.filter}")
     if error.status == H5FAST_CHECKSUM:
         raise CorruptChunkError(f"{where}: {name} checksum does not match, the stored bytes are damaged")
     if error.status == H5FAST_SHORT:

@@ -131,6 +131,8 @@ cdef object _as_index_array(object item):
         if isinstance(item, list):
             array = _from_list(<list>item)
         elif isinstance(item, range):
+            if len(item) > 0:
+                _require_64_bits((item[0], item[len(item) - 1]))
             array = np.arange(item.start, item.stop, item.step)
         elif not isinstance(item, tuple):
             _leave_to_h5py(item)
@@ -141,11 +143,21 @@ cdef object _as_index_array(object item):
     else:
         array = item
     if not (cnp.PyArray_ISBOOL(array) or cnp.PyArray_ISINTEGER(array)):
+        if isinstance(item, list):
+            _require_64_bits(item)
         if array is item:
             raise IndexError("arrays used as indices must be of integer (or boolean) type")
         raise IndexError("only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean "
                          "arrays are valid indices")
     return array
+
+
+cdef int _require_64_bits(object items) except -1:
+    """numpy makes floats or objects of larger integers, and then complains about those."""
+    for item in items:
+        if PyLong_CheckExact(item) and not INT64_MIN <= item <= INT64_MAX:
+            raise IndexError(f"index {item} is out of bounds for any axis")
+    return 0
 
 
 cdef object _from_list(list items):

@@ -255,7 +255,7 @@ cdef int _set_coords(Selection s, Key *k, int axis, int64_t size, tuple shape) e
     if s.npoints:                       # numpy does not look at indices that are broadcast away
         bad = _check_coords(<int64_t *>cnp.PyArray_DATA(column), cnp.PyArray_SIZE(column), size, &increasing, &negative)
         if bad >= 0:
-            raise _range_error(column.flat[bad], axis, size)
+            raise _range_error(source.flat[bad], axis, size)    # as it was given: the copy has wrapped unsigned ones
     # h5py adds the size in the array's own type, and fails where that overflows; 2**64 - 1 is no -1 to it
     if not increasing or (negative and (source.dtype.kind == "u" or size > np.iinfo(source.dtype).max)):
         k.refused = True

@@ -3,6 +3,7 @@
 
 import itertools
 
+cimport cython
 cimport numpy as cnp
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -21,12 +22,13 @@ cdef enum:
 
 FILTER_NAMES: dict = {
     0: "none", 1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 305: "lzo", 307: "bzip2",
-    32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz", 32024: "sz3",
-    32026: "blosc2",
+    32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
+    32018: "fcidecomp", 32024: "sz3", 32026: "blosc2", 32028: "sperr", 32033: "htj2k",
 }
 """HDF5's registered filters, by number, in the words people know them by."""
 
 
+@cython.final
 cdef class Storage:
     """How a dataset is stored, for the engine.
 

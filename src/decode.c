@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "announced.h"
 #include "fletcher32.h"
 #include "inflate.h"
 #include "locks.h"
@@ -106,6 +107,8 @@ static h5fast_status run_decompressor(int id, h5fast_scratch *scratch, step *s)
 /* Plugins replace a malloc'd buffer; copied once in and once out, as their interface demands. */
 static h5fast_status run_plugin(const h5fast_filter *filter, h5fast_buffer *target, size_t most, step *s)
 {
+    if (!h5fast_announces_sound(filter, s->in, s->in_len, most))
+        return H5FAST_CORRUPT;
     size_t buffer_size = s->in_len;
     void *buffer = malloc(buffer_size > 0 ? buffer_size : 1);
     if (buffer == NULL)
@@ -113,7 +116,7 @@ static h5fast_status run_plugin(const h5fast_filter *filter, h5fast_buffer *targ
     memcpy(buffer, s->in, s->in_len);
     size_t size = filter->plugin(FILTER_REVERSE, filter->cd_nelmts, filter->cd_values, s->in_len, &buffer_size, &buffer);
     h5fast_status status = H5FAST_CORRUPT;
-    /* On errors some plugins return a negative number as the size, and believe any size that the bytes claim. */
+    /* On errors some plugins return a negative number as the size. */
     if (size != 0 && size <= buffer_size && size <= most && buffer != NULL) {
         status = h5fast_buffer_reserve(target, size);
         if (status == H5FAST_OK) {

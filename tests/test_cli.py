@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -197,7 +198,53 @@ def test_a_file_may_have_colons_in_its_name(
     assert capsys.readouterr().out.startswith(f"{odd}::/")
 
 
+def test_a_dataset_is_named_apart_or_behind_colons(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, *options in (["info"], ["bench", "--batch", "3", "--rounds", "3"]):
+        firsts = set()
+        for target in ([f"{path}::group/label"], [str(path), "group/label"]):
+            assert main([command, *target, *options]) == 0
+            firsts.add(capsys.readouterr().out.partition("\n")[0])
+        assert len(firsts) == 1 and ("1 dataset" in firsts.pop() or command == "bench")
+
+
 # Failing.
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[int, pathlib.Path]:
+    """Copies of one file, each with the signature of another of its groups' nodes overwritten, by the place of it."""
+    whole = tmp_path_factory.mktemp("damaged") / "whole.h5"
+    with h5py.File(whole, "w") as file:
+        for name in ("bad/below/y", "good/x"):
+            file[name] = np.arange(100)
+    content = whole.read_bytes()
+    places = [found.start() for found in re.finditer(b"TREE|SNOD|HEAP", content)]
+    copies = {place: whole.with_name(f"{place}.h5") for place in places}
+    for place, copy in copies.items():
+        copy.write_bytes(content[:place] + b"XXXX" + content[place + 4 :])
+    return copies
+
+
+def test_info_lists_what_it_can_of_a_damaged_file(
+    damaged: dict[int, pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group that could not be listed ended in a traceback."""
+    told = []
+    for copy in damaged.values():
+        assert main(["info", str(copy)]) in (1, 2)
+        out, err = capsys.readouterr()
+        assert err.startswith(f"h5fast: {copy}: ") and err.count("\n") == 1
+        told.append(out + err)
+    assert any("group '/bad' cannot be listed" in text and "\n/good/x  int64 (100,)" in text for text in told)
+    assert any("group '/bad/below' cannot be listed" in text and "\n/good/x  int64 (100,)" in text for text in told)
+
+
+def test_bench_of_a_damaged_file_is_no_traceback(
+    damaged: dict[int, pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for copy in damaged.values():
+        assert main(["bench", str(copy), "good/x", "--batch", "3", "--rounds", "3"]) in (0, 1, 2)
+        assert "Traceback" not in capsys.readouterr().err
 
 
 def failing(kind: str, tmp_path: pathlib.Path) -> pathlib.Path:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from matrix_files import ROWS, image, path, same  # noqa: F401  # fixtures, used by name
 
-from h5fast import HDF5Matrix, Normalize
+from h5fast import File, HDF5Matrix, Normalize
 from h5fast import matrix as matrix_module
 
 # The unit tests of the original class.
@@ -348,3 +348,23 @@ def test_repr_reads_nothing(path: pathlib.Path) -> None:
     assert repr(x).startswith(f"{where}, then Normalize(")
     x.close()
     assert repr(x).endswith(", closed>")
+
+
+@pytest.mark.parametrize(
+    "rows", [np.array([2**63], "u8"), np.array([1, 2**64 - 1], "u8"), [2**63], [-(2**70)], range(2**63, 2**63 + 2),
+             np.uint64(2**63), 2**63]
+)  # fmt: skip
+def test_an_index_beyond_64_bits_is_named_as_given(tmp_path, rows):
+    """It was named as what remains of it in 64 bits, or called a float."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["x"] = np.arange(40).reshape(10, 4)
+    number = next((n for n in np.atleast_1d(np.array(rows, object)).tolist() if abs(int(n)) >= 2**63))
+    with File(tmp_path / "f.h5") as file:
+        matrix = HDF5Matrix(tmp_path / "f.h5", "x")
+        tries = [lambda: matrix[rows], lambda: matrix[rows, 1], lambda: matrix[0, rows]]
+        if number != 2**64 - 1:  # to numpy, and so to a dataset, -1
+            tries += [lambda: file["x"][rows], lambda: file["x"][1, rows]]
+            tries += [lambda: file["x"].take(rows)] if np.ndim(rows) else []
+        for attempt in tries:
+            with pytest.raises(IndexError, match=f"index {number} is out of bounds"):
+                attempt()

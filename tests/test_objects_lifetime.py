@@ -15,11 +15,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from object_files import TABLE, file, path  # noqa: F401  # fixtures, used by name
 
 import h5fast
+from h5fast import objects
 
 CLOSED: dict[str, Callable[[h5fast.File, Any], Any]] = {
     "index": lambda f, d: d[0],
@@ -82,7 +84,9 @@ def test_pickled_objects_open_the_file_again(path: Path, protocol: int) -> None:
             assert type(twin) is type(obj) and twin == obj and twin.name == obj.name and twin.file.mode == "r"
         assert twin.file.filename == str(path.parent / "other.h5")
         access = pickle.loads(pickle.dumps(f, protocol)).id.get_access_plist()
-        assert access.get_cache()[1:] == (1009, 1 << 22, 0.25) and access.get_file_locking()[0] == 0
+        assert access.get_cache()[1:] == (1009, 1 << 22, 0.25)
+        # Before 1.14.4, HDF5 does not tell; but it refuses to open a file with other locking than it is open with.
+        assert access.get_file_locking() == f.id.get_access_plist().get_file_locking()
         assert np.array_equal(copy.deepcopy(f["group/chunked"])[[4, 2]], TABLE[[4, 2]])
 
 
@@ -132,3 +136,36 @@ def test_pickle_refuses_what_cannot_be_opened_again(path: Path, kind: str) -> No
         for obj in objects:
             with pytest.raises(TypeError, match=f"cannot pickle this h5fast .*({reason})"):
                 pickle.dumps(obj)
+
+
+def test_the_locking_of_an_open_file_is_kept_in_pickles(path: Path) -> None:
+    """HDF5 1.14.2 tells "best-effort" whatever the file was opened with, and then refuses that."""
+    for locking in (False, True, "best-effort", None):
+        with h5fast.File(path, locking=locking) as f:
+            with pickle.loads(pickle.dumps(f["table"].file)) as twin:
+                assert np.array_equal(twin["table"][3], TABLE[3])
+            asked = {} if locking is None else {"locking": locking}
+            assert asked.items() <= f.__reduce__()[1][2].items()
+    assert not objects._locking_given, "entries of closed files"
+
+
+@pytest.mark.parametrize("compression", [None, "lzf"])
+def test_an_iteration_ends_with_its_file(tmp_path, compression):
+    """Rows that had been read ahead came out of a file that was closed."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(30).reshape(10, 3), chunks=(5, 3), compression=compression)
+    with h5fast.File(path) as file:
+        dataset = file["x"]
+        rows = iter(dataset)
+        assert next(rows).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError) as closed:
+        dataset[1]
+    with pytest.raises(ValueError, match=str(closed.value)):
+        next(rows)
+    with h5py.File(path) as plain, h5fast.patched():
+        rows = iter(plain["x"])
+        next(rows)
+        plain.close()
+        with pytest.raises((OSError, RuntimeError)):
+            next(rows)

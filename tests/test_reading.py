@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 import subprocess
 import sys
@@ -180,6 +181,7 @@ def test_steady_state_allocates_nothing_that_grows(tmp_path: Path) -> None:
         assert grown < 20_000
 
 
+@pytest.mark.skipif(importlib.util.find_spec("deflate") is None, reason="the package deflate is not installed")
 def test_deflate_falls_back_to_zlib(tmp_path: Path) -> None:
     data = _write(tmp_path / "f.h5", chunks=(32, 6, 5), compression="gzip")
     assert _gather.use_deflate("zlib") == "zlib"

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import hdf5_files as files
+import numpy as np
+import pytest
 
 import h5fast
 
@@ -62,3 +71,44 @@ def test_no_import_cycle() -> None:
 
 def test_every_extension_has_a_stub() -> None:
     assert {path.stem for path in SOURCES.glob("*.pyx")} == {path.stem for path in PACKAGE.glob("*.pyi")}
+
+
+# What Cython adds to a module, and h5py's lock, which one of them imports.
+NOT_IN_STUBS = r"h5fast\._\w+\.(__pyx_capi__|__reduce_cython__|__setstate_cython__|__test__|phil)"
+
+
+@pytest.mark.parametrize("tool", ["mypy", "mypy.stubtest"])
+def test_types(tool: str, tmp_path: Path) -> None:
+    """A stub that lacks a function, or promises another signature, is believed by every editor."""
+    pytest.importorskip("mypy")
+    if int(np.__version__.split(".")[0]) < 2:
+        pytest.skip("numpy 1 has other annotations")
+    root = SOURCES.parent
+    (tmp_path / "allowed").write_text(NOT_IN_STUBS)
+    stubs = [f"h5fast.{path.stem}" for path in PACKAGE.glob("*.pyi")]
+    check = [tool, "h5fast"] if tool == "mypy" else [tool, *stubs, "--allowlist", str(tmp_path / "allowed")]
+    done = subprocess.run([sys.executable, "-m", *check], cwd=root, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(root), "MYPY_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_everything_public_has_a_docstring() -> None:
+    """Also what a public class does with ``[]``, ``with`` and ``len``: help() shows it, and its errors are not obvious."""
+    silent = []
+    for name in PUBLIC - {"__version__"}:
+        thing = getattr(h5fast, name)
+        members = vars(thing).items() if inspect.isclass(thing) else ()
+        silent += [f"{name}.{member}" for member, value in members
+                   if (inspect.isfunction(value) or isinstance(value, property)) and not inspect.getdoc(value)
+                   and (not member.startswith("_") or member.startswith("__"))]
+        silent += [] if inspect.getdoc(thing) else [name]
+    assert not [name for name in silent if not name.endswith(("__init__", "__post_init__", "__hash__", "__eq__", "__repr__"))]
+
+
+def test_unbuilt_sources_say_so(tmp_path: Path) -> None:
+    """Python started in a checkout finds its sources before an installed h5fast: it was called a circular import."""
+    shutil.copytree(PACKAGE, tmp_path / "h5fast", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    done = files.run_python("import sys; sys.path.insert(0, sys.argv[1]); import h5fast", tmp_path, expect=1)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ") and str(tmp_path / "h5fast") in last
+    assert "another folder" in last and "python setup.py build_ext --inplace" in last

@@ -301,6 +301,19 @@ def test_threads_are_divided_by_local_world_size() -> None:
     assert _threads(LOCAL_WORLD_SIZE="2") == max(1, _threads() // 2)
 
 
+@pytest.mark.parametrize("value", ["x", "0", "-1", "1.5"])
+def test_a_wrong_number_of_processes_is_an_error(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for 1: every process of the machine then used all of its CPUs."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", value)
+    monkeypatch.delenv("H5FAST_NUM_THREADS", raising=False)
+    h5fast.set_num_threads(None)
+    with pytest.raises(ValueError, match=f"LOCAL_WORLD_SIZE must be .*, not '{value}'"):
+        h5fast.get_num_threads()
+    monkeypatch.setenv("H5FAST_NUM_THREADS", "3")
+    assert h5fast.get_num_threads() == 3
+    h5fast.set_num_threads(None)
+
+
 def test_threads_respect_affinity() -> None:
     """A container or taskset that leaves one CPU: the machine's other CPUs must not be counted."""
     if not CPUS:
