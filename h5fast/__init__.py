@@ -20,7 +20,7 @@ Layers, each of which imports only what stands below it::
     stored              Stored                          the chunks of a dataset: looked up, indexed, kept
     transform           Transform                       what take() does to rows on their way out
     opened, layout                                      open files; how a dataset is stored
-    filters                                             what filters are called, and which plugins they need
+    plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _index, _selection  (src/)                          where the chunks lie; which elements a key names
