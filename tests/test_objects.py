@@ -584,3 +584,9 @@ def test_a_file_that_is_not_hdf5_is_named(tmp_path, kind):
     (tmp_path / "text.h5").write_text("text")
     with pytest.raises(OSError, match=str(tmp_path / "text.h5")):
         h5fast.File(kind(tmp_path / "text.h5"))
+
+
+@pytest.mark.skipif(int(np.__version__.split(".")[0]) < 2, reason="numpy 1 knows no copy=False")
+def test_an_array_without_a_copy_is_refused_in_h5pys_words(file: h5fast.File) -> None:
+    with pytest.raises(ValueError, match="memory allocation cannot be avoided"):
+        np.array(file["table"], copy=False)
