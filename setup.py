@@ -14,8 +14,10 @@ if sys.platform == "win32":
     raise SystemExit("h5fast needs a POSIX system (Linux or macOS): it reads files with pread and maps them with mmap")
 
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
-ENGINE = ["ahead", "announced", "box", "decode", "fletcher32", "gather", "inflate", "kept", "lzf", "lzf_x86", "plan", "pool",
-          "shuffle", "source", "storage", "window", "worker"]
+# Without state of their own: linked wherever they are needed.
+ORDERS = ["order", "permutation", "rowcache", "schedule"]
+ENGINE = ["ahead", "announced", "box", "decode", "feed", "fill", "fletcher32", "gather", "inflate", "kept", "lzf", "lzf_x86",
+          "plan", "pool", "shuffle", "source", "storage", "window", "worker", *ORDERS]
 
 
 def extension(name: str, sources: list[str]) -> Extension:
@@ -36,7 +38,8 @@ def extension(name: str, sources: list[str]) -> Extension:
 setup(
     ext_modules=cythonize(
         [extension("_library", []), extension("_index", []), extension("_key", []), extension("_selection", []),
-         extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE)],
+         extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE),
+         extension("_feed", ORDERS)],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

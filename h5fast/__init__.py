@@ -21,7 +21,7 @@ Layers, each of which imports only what stands below it::
     stored              Stored                          the chunks of a dataset: looked up, indexed, kept
     transform           Transform                       what take() does to rows on their way out
     opened, layout                                      open files; how a dataset is stored
-    filters                                             what filters are called, and which plugins they need
+    plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results

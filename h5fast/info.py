@@ -17,7 +17,7 @@ from typing import Any
 
 import h5py
 
-from h5fast import filters
+from h5fast import plugins
 from h5fast._storage import FILTER_NAMES
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
@@ -233,7 +233,7 @@ def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
         chunks=dataset.chunks,
         chunks_stored=dataset.id.get_num_chunks() if dataset.chunks is not None else None,
         filters=tuple(_filters(dataset)),
-        missing=filters.missing(dataset.id.get_create_plist()),
+        missing=plugins.missing(dataset.id.get_create_plist()),
         logical_bytes=dataset.nbytes if dataset.shape is not None else 0,
         stored_bytes=dataset.id.get_storage_size(),
         reader=dataset.reader,
@@ -254,7 +254,7 @@ def _layout(dataset: Dataset) -> str:
 
 
 def _filters(dataset: Dataset) -> Iterator[FilterReport]:
-    for number, options, label in filters.pipeline(dataset.id.get_create_plist()):
+    for number, options, label in plugins.pipeline(dataset.id.get_create_plist()):
         name = FILTER_NAMES.get(number) or label.decode(errors="replace") or f"filter {number}"
         yield FilterReport(number, name, options)
 

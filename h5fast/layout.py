@@ -13,8 +13,7 @@ from h5py._objects import phil
 from h5py import h5d, h5f, h5fd, h5g, h5i, h5p, h5s, h5t
 import numpy as np
 
-from h5fast import _index
-from h5fast import filters as known_filters
+from h5fast import _index, plugins
 
 __all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "phil", "user_block"]
 
@@ -155,11 +154,11 @@ def _same_bytes(stored: h5t.TypeID, dtype: np.dtype) -> bool:
 
 
 def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    known_filters.register_plugins(create_plist)
+    plugins.register_plugins(create_plist)
     found = []
-    for number, options, name in known_filters.pipeline(create_plist):
-        if not known_filters.is_decoded_directly(number):
-            raise Indirect(f"filter {known_filters.label(number, name)} is decoded by HDF5 only")
+    for number, options, name in plugins.pipeline(create_plist):
+        if not plugins.is_decoded_directly(number):
+            raise Indirect(f"filter {plugins.label(number, name)} is decoded by HDF5 only")
         found.append((number, options))
     return tuple(found)
 

@@ -227,7 +227,7 @@ class Dataset(h5py.Dataset):
         """The whole dataset as a new array, converted to `dtype` as HDF5 converts. ``copy=False`` is a ``ValueError``."""
         require_open(self)
         if copy is False:
-            raise ValueError("a dataset cannot become an array without a copy: its elements are in the file")
+            raise ValueError("copy=False: a dataset is read from its file, so memory allocation cannot be avoided")
         array: np.ndarray[Any, Any] = super().__array__(dtype)  # h5py before 3.12 knows no `copy`
         return array
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from h5fast import _gather, filters, general, layout, transform, virtual
+from h5fast import _gather, general, layout, plugins, transform, virtual
 from h5fast._blocks import empty
 from h5fast._cast import Cast
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
@@ -145,7 +145,7 @@ class DatasetReader:
         return self._direct
 
     def _leave_to_h5py(self, reason: str) -> None:
-        self._reason = filters.missing(self._id.get_create_plist()) or reason
+        self._reason = plugins.missing(self._id.get_create_plist()) or reason
 
     def by_h5py(self, read: Callable[[], _Answer]) -> _Answer:
         """``read()``, which goes through h5py: its answer, and its errors but for the one that a filter is not there.
@@ -159,7 +159,7 @@ class DatasetReader:
         except H5FastError:
             raise
         except (OSError, RuntimeError) as error:
-            missing = filters.missing(self._id.get_create_plist())
+            missing = plugins.missing(self._id.get_create_plist())
             if missing is None:
                 raise
             raise UnsupportedError(f"{self._where()}: {missing}") from error

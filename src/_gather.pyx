@@ -24,38 +24,10 @@ import numpy as np
 cnp.import_array()
 
 
-cdef extern from "status.h":
-    ctypedef enum h5fast_status:
-        H5FAST_OK
-        H5FAST_CORRUPT
-        H5FAST_SHORT
-        H5FAST_CHECKSUM
-        H5FAST_READ
-        H5FAST_TRUNCATED
-        H5FAST_MEMORY
-        H5FAST_CANCELLED
-
 cdef extern from "inflate.h":
     h5fast_inflate_api h5fast_inflate
 
-cdef extern from "plan.h":
-    ctypedef struct h5fast_selection:
-        int64_t start[H5FAST_MAX_RANK]
-        int64_t count[H5FAST_MAX_RANK]
-        int64_t step[H5FAST_MAX_RANK]
-        int64_t out_stride[H5FAST_MAX_RANK]
-        const int64_t *coords[H5FAST_MAX_RANK]
-        int64_t point_count
-        int64_t point_stride
-        uint8_t *const *targets
-        const uint8_t *uncast
-
 cdef extern from "source.h":
-    ctypedef struct h5fast_source:
-        int fd
-        uint64_t size, device, inode
-        const uint8_t *map
-        void *windows
     h5fast_status h5fast_source_open(h5fast_source *source, int fd, int map)
     int64_t h5fast_source_changed(const h5fast_source *source)
     void h5fast_source_of_memory(h5fast_source *source, const uint8_t *bytes, uint64_t size)
@@ -69,13 +41,6 @@ cdef extern from "kept.h":
     uint64_t h5fast_kept_bytes(h5fast_kept *kept)
 
 cdef extern from "gather.h":
-    ctypedef struct h5fast_error:
-        h5fast_status status
-        int sys_errno
-        int filter
-        uint64_t number
-        uint64_t address
-        uint64_t size
     ctypedef struct h5fast_gather:
         const h5fast_storage *storage
         const h5fast_index *index
@@ -90,7 +55,26 @@ cdef extern from "gather.h":
     int h5fast_gather_run(h5fast_gather *gather, double seconds) nogil
     void h5fast_gather_cancel(h5fast_gather *gather) nogil
     void h5fast_gather_end(h5fast_gather *gather) nogil
-    int h5fast_gather_can_cast(const h5fast_storage *storage, const h5fast_selection *selection)
+    int h5fast_gather_can_cast(const h5fast_storage *storage, const h5fast_selection *selection) nogil
+
+cdef extern from "fill.h":
+    h5fast_filler *h5fast_filler_make(const h5fast_filling *filling) nogil
+    void h5fast_filler_free(h5fast_filler *filler) nogil
+    void h5fast_filler_settle(h5fast_filler *filler) nogil
+    uint64_t h5fast_filler_bytes(const h5fast_filler *filler) nogil
+
+cdef extern from "feed.h":
+    h5fast_feed *h5fast_feed_make(h5fast_filler *filler, uint64_t steps, h5fast_batch *ring, uint32_t depth) nogil
+    void h5fast_feed_free(h5fast_feed *feed) nogil
+    int h5fast_feed_fill(h5fast_feed *feed) nogil
+    void h5fast_feed_publish(h5fast_feed *feed) nogil
+    void h5fast_feed_run(h5fast_feed *feed) nogil
+    void h5fast_feed_end(h5fast_feed *feed) nogil
+    int h5fast_feed_take(h5fast_feed *feed, double seconds) nogil
+    void h5fast_feed_release(h5fast_feed *feed) nogil
+    void h5fast_feed_stop(h5fast_feed *feed) nogil
+    h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed) nogil
+    void h5fast_feed_waits(h5fast_feed *feed, double *filler, double *taker) nogil
 
 cdef extern from "pool.h":
     int h5fast_pool_size()
@@ -137,10 +121,6 @@ cdef class Source:
         origin: a descriptor of the file, which stays its owner's, or bytes
         map: whether resident parts may be read through a mapping
     """
-    cdef h5fast_source source
-    cdef object memory
-    cdef object __weakref__
-
     def __init__(self, origin, *, bint map=True):
         self.source.fd = -1
         if isinstance(origin, bytes):
@@ -362,3 +342,59 @@ cdef tuple chunk_offset(const h5fast_storage *storage, uint64_t number):
             offset.append(number % storage.grid[axis] * storage.chunk[axis])
         number //= storage.grid[axis]
     return tuple(reversed(offset))
+
+
+# --- for _feed.pyx ------------------------------------------------------------------------------------------------------
+
+cdef int row_selection(h5fast_selection *picked, Selection selection, uint64_t itemsize) except -1:
+    """The engine's form of what a selection, whose first axis says nothing, takes of a row."""
+    fill_selection(picked, selection, itemsize, 0)
+    return 0
+
+cdef bint can_fuse(const h5fast_storage *storage, const h5fast_selection *selection) noexcept nogil:
+    return h5fast_gather_can_cast(storage, selection)
+
+cdef h5fast_filler *filler_make(const h5fast_filling *filling) noexcept nogil:
+    return h5fast_filler_make(filling)
+
+cdef void filler_free(h5fast_filler *filler) noexcept nogil:
+    h5fast_filler_free(filler)
+
+cdef void filler_settle(h5fast_filler *filler) noexcept nogil:
+    h5fast_filler_settle(filler)
+
+cdef uint64_t filler_bytes(const h5fast_filler *filler) noexcept nogil:
+    return h5fast_filler_bytes(filler)
+
+cdef h5fast_feed *feed_make(h5fast_filler *filler, uint64_t steps, h5fast_batch *ring, uint32_t depth) noexcept nogil:
+    return h5fast_feed_make(filler, steps, ring, depth)
+
+cdef void feed_free(h5fast_feed *feed) noexcept nogil:
+    h5fast_feed_free(feed)
+
+cdef int feed_fill(h5fast_feed *feed) noexcept nogil:
+    return h5fast_feed_fill(feed)
+
+cdef void feed_publish(h5fast_feed *feed) noexcept nogil:
+    h5fast_feed_publish(feed)
+
+cdef void feed_run(h5fast_feed *feed) noexcept nogil:
+    h5fast_feed_run(feed)
+
+cdef void feed_end(h5fast_feed *feed) noexcept nogil:
+    h5fast_feed_end(feed)
+
+cdef int feed_take(h5fast_feed *feed, double seconds) noexcept nogil:
+    return h5fast_feed_take(feed, seconds)
+
+cdef void feed_release(h5fast_feed *feed) noexcept nogil:
+    h5fast_feed_release(feed)
+
+cdef void feed_stop(h5fast_feed *feed) noexcept nogil:
+    h5fast_feed_stop(feed)
+
+cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil:
+    return h5fast_feed_failure(feed)
+
+cdef void feed_waits(h5fast_feed *feed, double *filler, double *taker) noexcept nogil:
+    h5fast_feed_waits(feed, filler, taker)

@@ -65,7 +65,7 @@ h5fast_filler *h5fast_filler_make(const h5fast_filling *given)
     f->given = *given;
     uint64_t batch = given->now->batch, widest = 0;
     for (uint32_t i = 0; i < given->field_count; i++) {
-        const h5fast_field *field = &given->fields[i];
+        const h5fast_field *field = given->fields[i];
         if (field->cast != NULL && !field->is_fused && field->row_bytes > widest)
             widest = field->row_bytes;
         f->part_limit = field->part_count > f->part_limit ? field->part_count : f->part_limit;
@@ -99,9 +99,10 @@ void h5fast_filler_free(h5fast_filler *f)
     if (f == NULL)
         return;
     for (uint32_t i = 0; i < f->given.field_count; i++) {
-        free(f->given.fields[i].damaged);
-        f->given.fields[i].damaged = NULL;
-        f->given.fields[i].damaged_count = 0;
+        h5fast_field *field = f->given.fields[i];
+        free(field->damaged);
+        field->damaged = NULL;
+        field->damaged_count = 0;
     }
     free_points(&f->points);
     free_points(&f->sorted);
@@ -335,7 +336,7 @@ static uint64_t sort_by_part(h5fast_filler *f)
 
 static h5fast_status read_points(h5fast_filler *f, uint32_t number)
 {
-    h5fast_field *field = &f->given.fields[number];
+    h5fast_field *field = f->given.fields[number];
     const points *p = &f->points;
     if (p->count == 0)
         return H5FAST_OK;
@@ -432,7 +433,7 @@ static int note_damage(h5fast_filler *f, h5fast_status status)
 {
     if (!f->given.skip_damaged || (status != H5FAST_CORRUPT && status != H5FAST_SHORT && status != H5FAST_CHECKSUM))
         return 0;
-    h5fast_field *field = &f->given.fields[f->error->field];
+    h5fast_field *field = f->given.fields[f->error->field];
     const h5fast_part *part = &field->parts[f->error->part];
     uint64_t across = 1;
     for (int axis = 1; axis < part->storage->rank; axis++)
@@ -545,7 +546,7 @@ static h5fast_status offer_group(h5fast_filler *f, const h5fast_field *field, ui
 /* Reads what is missing, and with it what its groups hold that is worth keeping. */
 static h5fast_status read_and_keep(h5fast_filler *f, uint32_t number, uint8_t *out)
 {
-    h5fast_field *field = &f->given.fields[number];
+    h5fast_field *field = f->given.fields[number];
     const h5fast_store *store = &field->store;
     h5fast_status status = H5FAST_OK;
     f->points.count = f->pending_count = 0;
@@ -570,7 +571,7 @@ static h5fast_status read_and_keep(h5fast_filler *f, uint32_t number, uint8_t *o
 /* The same where there is room for all: whole groups go to the store. */
 static h5fast_status read_groups(h5fast_filler *f, uint32_t number)
 {
-    h5fast_field *field = &f->given.fields[number];
+    h5fast_field *field = f->given.fields[number];
     const h5fast_store *store = &field->store;
     h5fast_status status = H5FAST_OK;
     f->points.count = 0;
@@ -626,7 +627,7 @@ static void count_touched(h5fast_filler *f, h5fast_field *field)
 
 static h5fast_status fill_field(h5fast_filler *f, uint32_t number, uint8_t *out)
 {
-    h5fast_field *field = &f->given.fields[number];
+    h5fast_field *field = f->given.fields[number];
     const h5fast_store *store = &field->store;
     h5fast_status status = H5FAST_OK;
     count_touched(f, field);
@@ -665,7 +666,7 @@ static uint64_t time_of_slot(void *context, uint32_t slot)
 void h5fast_filler_settle(h5fast_filler *f)
 {
     for (uint32_t i = 0; i < f->given.field_count; i++) {
-        const h5fast_store *store = &f->given.fields[i].store;
+        const h5fast_store *store = &f->given.fields[i]->store;
         settling context = {f, store->items};
         if (store->kind != H5FAST_STORE_SOME)
             continue;
@@ -682,7 +683,7 @@ static uint64_t close_gaps(h5fast_filler *f, uint8_t *const *outs)
         if (f->is_damaged[i])
             continue;
         for (uint32_t n = 0; n < f->given.field_count && kept != i; n++) {
-            uint64_t size = f->given.fields[n].out_bytes;
+            uint64_t size = f->given.fields[n]->out_bytes;
             memcpy(outs[n] + kept * size, outs[n] + i * size, size);
         }
         f->items[kept++] = f->items[i];

@@ -62,7 +62,7 @@ typedef struct h5fast_filler h5fast_filler;
 typedef struct {
     const h5fast_schedule *now, *next; /* of this epoch and of the one after */
     const h5fast_items *items;
-    h5fast_field *fields;
+    h5fast_field *const *fields;
     uint32_t field_count;
     int threads;
     int skip_damaged;         /* rows of chunks that do not decode are left out of their batch, instead of failing it */

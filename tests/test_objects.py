@@ -423,3 +423,9 @@ def test_astype_to_its_own_type_is_read_by_h5fast(path: Path) -> None:
         theirs, ours = plain["table"].astype("i4"), fast["table"].astype("i4")
         assert type(ours) is (h5fast.Dataset if type(theirs) is h5py.Dataset else type(theirs))
         assert np.array_equal(ours[...], TABLE)
+
+
+@pytest.mark.skipif(int(np.__version__.split(".")[0]) < 2, reason="numpy 1 knows no copy=False")
+def test_an_array_without_a_copy_is_refused_in_h5pys_words(file: h5fast.File) -> None:
+    with pytest.raises(ValueError, match="memory allocation cannot be avoided"):
+        np.array(file["table"], copy=False)

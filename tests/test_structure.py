@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import hdf5_files as files
 import numpy as np
 import pytest
@@ -51,6 +52,11 @@ def _modules() -> dict[str, set[str]]:
 def test_public_names_are_these() -> None:
     assert set(h5fast.__all__) == PUBLIC
     assert all(hasattr(h5fast, name) for name in PUBLIC)
+
+
+def test_no_module_hides_one_of_h5pys() -> None:
+    """``import h5fast as h5py`` and then ``h5py.filters``: a module of that name here would be found instead."""
+    assert not [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("_") and hasattr(h5py, path.stem)]
 
 
 def test_no_import_cycle() -> None:
