@@ -8,9 +8,16 @@
         batch = f["image"][[7, 3, 3, -1]]           # any order, repeats, negatives
     with h5fast.patched():                          # existing h5py code, same answers
         ...
+    for x, y in h5fast.Loader("train.h5", ("image", "label"), batch_size=256, shuffle=True):
+        ...                                         # shuffled epochs, read ahead
 
 Layers, each of which imports only what stands below it::
 
+    loader              Loader                          shuffled epochs of batches, made ahead
+    pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
+    selecting, ordering                                 which rows an epoch draws, and in which order
+    columns             Table                           the fields of a batch, and who reads them
+    splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
     sources, window                                     where the rows of a matrix lie, and which a key names
@@ -23,6 +30,7 @@ Layers, each of which imports only what stands below it::
     opened, layout                                      open files; how a dataset is stored
     plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
+    _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results
     _index, _selection, _key  (src/)                    where the chunks lie; which elements a key names; its entries
@@ -53,19 +61,24 @@ except ImportError as error:
     ) from error
 
 from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, ReadError, UnsupportedError
+from h5fast.fields import Field
+from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.objects import Dataset, File, Group
 from h5fast.patching import patch, patched, unpatch
+from h5fast.splits import split, write_split
 from h5fast.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "CorruptChunkError",
     "CorruptFileError",
     "Dataset",
+    "Field",
     "File",
     "Group",
     "H5FastError",
     "HDF5Matrix",
+    "Loader",
     "Normalize",
     "ReadError",
     "UnsupportedError",
@@ -74,7 +87,9 @@ __all__ = [
     "patch",
     "patched",
     "set_num_threads",
+    "split",
     "unpatch",
+    "write_split",
 ]
 
 __version__: str

@@ -16,7 +16,7 @@ from h5fast._cast import Cast
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.opened import open_file
-from h5fast.stored import Chunks, Stored
+from h5fast.stored import Chunks, Part, Stored
 from h5fast.threads import get_num_threads
 
 __all__ = ["DatasetReader"]
@@ -62,6 +62,20 @@ class DatasetReader:
         """Extent of the dataset in elements."""
         direct = self._prepared()
         return direct.shape if direct is not None else self._plain().shape
+
+    def parts(self) -> list[Part] | None:
+        """What the engine needs to read the rows by itself, file by file; None where it cannot, or must not: another process
+        may be writing the file.
+
+        Raises:
+            CorruptFileError: libhdf5 cannot read the chunk index, or it contradicts itself.
+        """
+        direct = self._prepared()
+        if isinstance(direct, virtual.VirtualRows):
+            return direct.parts()
+        if direct is None or direct.file.swmr or not direct.shape:
+            return None
+        return [Part(direct.indexed(), 0, direct.shape[0], 0, self._where())]
 
     def invalidate(self) -> None:
         """Forgets layout and index: the extent or the contents may have changed."""

@@ -70,7 +70,7 @@ def open_source(datapath: Any, name: str | None) -> Source:
     if isinstance(datapath, h5py.HLObject):
         return _source_from_open(datapath, name)
     if name is None:
-        raise TypeError("HDF5Matrix needs the name of a dataset as well as a path")
+        raise TypeError("the name of a dataset is missing: a path needs one")
     path = os.path.abspath(os.fsdecode(datapath))
     shared = _shared_file(path)
     return Source(_checked_dataset(shared.dataset, name, path), shared, path, name)
@@ -78,15 +78,15 @@ def open_source(datapath: Any, name: str | None) -> Source:
 
 def _source_from_open(opened: h5py.HLObject, name: str | None) -> Source:
     if not opened:
-        raise ValueError("HDF5Matrix got a closed h5py object")
+        raise ValueError("the h5py object is closed")
     file = opened.file
     path = os.path.abspath(os.fsdecode(file.filename))
     if isinstance(opened, h5py.Dataset):
         if name is not None:
-            raise TypeError(f"HDF5Matrix got an open dataset and also the name {name!r}")
+            raise TypeError(f"an open dataset needs no name; it came with {name!r}")
         data: h5py.Dataset = opened
     elif name is None:
-        raise TypeError("HDF5Matrix needs the name of a dataset as well as a file or group")
+        raise TypeError("the name of a dataset is missing: a file or group needs one")
     else:
         data = _checked_dataset(opened.__getitem__, name, path)
     if not isinstance(data, Dataset):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import h5py
 import numpy as np
 
@@ -12,7 +14,7 @@ from h5fast._storage import Storage
 from h5fast.errors import CorruptFileError
 from h5fast.opened import OpenFile
 
-__all__ = ["Stored", "Chunks"]
+__all__ = ["Stored", "Part", "Chunks"]
 
 # Finding and reading one chunk through libhdf5 costs about as much as indexing this many; bytes read beyond need count too.
 _INDEX_PER_CHUNK = 128
@@ -26,6 +28,23 @@ _NO_BYTES = Source(b"")
 
 Chunks = tuple[Storage, _index.ChunkIndex, Source]
 """What the engine reads with: how chunks are stored, where they are, and in which bytes."""
+
+
+class Part(NamedTuple):
+    """A range of rows that lies in one file.
+
+    Attributes:
+        chunks: what to read it with
+        first, rows: its rows are ``[first, first + rows)`` of the whole
+        offset: the row of its dataset that is the first
+        where: file and dataset, for messages
+    """
+
+    chunks: Chunks
+    first: int
+    rows: int
+    offset: int
+    where: str
 
 
 class Stored:

@@ -20,6 +20,7 @@ from h5fast._selection import Selection, select
 from h5fast.general import strided
 from h5fast.layout import Indirect
 from h5fast.opened import OpenFile
+from h5fast.stored import Part
 
 __all__ = ["VirtualRows"]
 
@@ -31,6 +32,8 @@ class RowReader(Protocol):
     def path(self) -> str: ...
 
     def read_into(self, selection: Selection, out: np.ndarray) -> None: ...
+
+    def parts(self) -> list[Part] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,21 @@ class VirtualRows:
         self._firsts = np.array([part.first for part in self._parts], np.int64)
         self._fill = np.zeros((), self.dtype)
         plist.get_fill_value(self._fill)
+
+    def parts(self) -> list[Part] | None:
+        """The ranges of rows that lie in one file each; None where they leave gaps, or a source is stored in another way."""
+        found: list[Part] = []
+        for part in self._parts:
+            inner = None if part.squeezed or part.first != sum(p.rows for p in found) else part.reader.parts()
+            if inner is None:
+                return None
+            for source in inner:  # of a source that is virtual itself, those that the part takes
+                begin, end = part.source_first, part.source_first + part.count
+                low, high = max(source.first, begin), min(source.first + source.rows, end)
+                if low < high:
+                    found.append(source._replace(first=part.first + low - begin, rows=high - low,
+                                                 offset=source.offset + low - source.first))
+        return found if sum(p.rows for p in found) == self.shape[0] else None
 
     def read(self, selection: Selection, out: np.ndarray) -> bool:
         """Reads a selection into ``out``; False where it is not one of rows, and nothing was read."""

@@ -73,6 +73,7 @@ cdef extern from "feed.h":
     int h5fast_feed_take(h5fast_feed *feed, double seconds) nogil
     void h5fast_feed_release(h5fast_feed *feed) nogil
     void h5fast_feed_stop(h5fast_feed *feed) nogil
+    int h5fast_feed_is_over(h5fast_feed *feed) nogil
     h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed) nogil
     void h5fast_feed_waits(h5fast_feed *feed, double *filler, double *taker) nogil
 
@@ -318,6 +319,8 @@ cdef int raise_error(const h5fast_error *error, const h5fast_storage *storage, o
     """The one place where a status becomes an exception."""
     if error.status == H5FAST_CANCELLED:
         raise ReadError(errno.EINTR, f"{origin()}: the process was forked in the middle of a read, which ended there")
+    if error.status == H5FAST_CHANGED:
+        raise ReadError(errno.ESTALE, f"{origin()}: the file changed on disk while it was open; close and reopen it")
     if error.status == H5FAST_MEMORY:
         raise MemoryError(f"no memory to decode the chunk at offset {error.address}")
     where = f"{origin()}, chunk at {chunk_offset(storage, error.number)} ({error.size} bytes at file offset {error.address})"
@@ -392,6 +395,9 @@ cdef void feed_release(h5fast_feed *feed) noexcept nogil:
 
 cdef void feed_stop(h5fast_feed *feed) noexcept nogil:
     h5fast_feed_stop(feed)
+
+cdef int feed_is_over(h5fast_feed *feed) noexcept nogil:
+    return h5fast_feed_is_over(feed)
 
 cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil:
     return h5fast_feed_failure(feed)

@@ -99,6 +99,11 @@ cdef class Storage:
         return 0
 
     @property
+    def filter_count(self) -> int:
+        """Filters that chunks go through."""
+        return self.storage.filter_count
+
+    @property
     def chunk_bytes(self) -> int:
         """Bytes of a whole decoded chunk."""
         return self.storage.chunk_bytes

@@ -144,6 +144,14 @@ void h5fast_feed_stop(h5fast_feed *feed)
     pthread_mutex_unlock(&feed->lock);
 }
 
+int h5fast_feed_is_over(h5fast_feed *feed)
+{
+    pthread_mutex_lock(&feed->lock);
+    int over = feed->ended || atomic_load(&feed->stopped);
+    pthread_mutex_unlock(&feed->lock);
+    return over;
+}
+
 h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed)
 {
     return feed->failure;

@@ -34,6 +34,9 @@ void h5fast_feed_release(h5fast_feed *feed);
 /* Ends the feed as soon as it can, with what was published lost. Any thread, any number of times. */
 void h5fast_feed_stop(h5fast_feed *feed);
 
+/* 1 where it was stopped, or ended by itself. Any thread. */
+int h5fast_feed_is_over(h5fast_feed *feed);
+
 /* Why it ended early; status H5FAST_OK: it did not. After h5fast_feed_take returned -2. */
 h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed);
 

@@ -262,6 +262,8 @@ static h5fast_error read_part(const h5fast_filler *f, h5fast_field *field, uint3
         g.error.status = status;
     }
     h5fast_gather_end(&g);
+    if (g.error.status == H5FAST_OK && h5fast_source_changed(from->source) >= 0)
+        g.error.status = H5FAST_CHANGED;
     atomic_fetch_add(&field->decodes, g.decodes);
     atomic_fetch_add(&field->stored_bytes, from->storage->filter_count > 0 ? g.stored_bytes
                                                                            : (end - first) * field->row_bytes);

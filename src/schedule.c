@@ -30,7 +30,7 @@ h5fast_status h5fast_schedule_make(h5fast_schedule *s)
     if (takes_runs(s)) {
         s->run = divisible(s, all) / s->world;
         s->order.length = s->run * s->world;
-        left = s->order.length - s->begun;
+        left = s->begun < s->order.length ? s->order.length - s->begun : 0;
     } else {
         left = s->begun < all ? divisible(s, all - s->begun) : 0;
         s->order.length = s->begun + left;

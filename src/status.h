@@ -21,6 +21,7 @@ typedef enum {
     H5FAST_CHECKSUM,  /* stored and computed checksums differ */
     H5FAST_READ,      /* the operating system refused, error.sys_errno says why */
     H5FAST_TRUNCATED, /* the file ends before the bytes that the index promises */
+    H5FAST_CHANGED,   /* the file was written to, or cut, after it was opened */
     H5FAST_MEMORY,    /* an allocation failed */
     H5FAST_CANCELLED  /* stopped on request; the output is incomplete and is thrown away */
 } h5fast_status;

@@ -21,8 +21,9 @@ PACKAGE = Path(h5fast.__file__).parent
 SOURCES = Path(__file__).parent.parent / "src"
 
 PUBLIC = {
-    "CorruptChunkError", "CorruptFileError", "Dataset", "File", "Group", "H5FastError", "HDF5Matrix", "Normalize",
-    "ReadError", "UnsupportedError", "__version__", "get_num_threads", "patch", "patched", "set_num_threads", "unpatch",
+    "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "Group", "H5FastError", "HDF5Matrix",
+    "Loader", "Normalize", "ReadError", "UnsupportedError", "__version__", "get_num_threads", "patch", "patched",
+    "set_num_threads", "split", "unpatch", "write_split",
 }
 
 

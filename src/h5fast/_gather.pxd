@@ -16,6 +16,7 @@ cdef extern from "status.h":
         H5FAST_CHECKSUM
         H5FAST_READ
         H5FAST_TRUNCATED
+        H5FAST_CHANGED
         H5FAST_MEMORY
         H5FAST_CANCELLED
 
@@ -128,6 +129,7 @@ cdef void feed_end(h5fast_feed *feed) noexcept nogil
 cdef int feed_take(h5fast_feed *feed, double seconds) noexcept nogil
 cdef void feed_release(h5fast_feed *feed) noexcept nogil
 cdef void feed_stop(h5fast_feed *feed) noexcept nogil
+cdef int feed_is_over(h5fast_feed *feed) noexcept nogil
 cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil
 cdef void feed_waits(h5fast_feed *feed, double *filler, double *taker) noexcept nogil
 

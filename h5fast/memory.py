@@ -1,0 +1,104 @@
+"""How a loader divides the memory it may use: the ring of batches first, then what threads need, then decoded rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from h5fast._feed import ROW_OVERHEAD
+from h5fast.columns import EngineColumn, Table
+
+__all__ = ["Division", "divide", "parse_bytes"]
+
+_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
+          "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+# Lists of rows that are read and noted for one batch: bytes for each row that may change hands in it.
+_BATCH_ROW = 96
+# A field that takes no more than this part of what is left is kept whole before the others share the rest: the labels of
+# a thousand images weigh less than one of them, and would be decoded as often.
+_SMALL = 1 / 16
+
+
+def parse_bytes(size: int | float | str) -> int:
+    """Bytes as people write them: ``1 << 30``, ``"1 GiB"``, ``"500 MB"``. Raises ``ValueError`` for anything else."""
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-zA-Z]*)\s*", size)
+        if match is None or match[2].lower() not in _UNITS:
+            raise ValueError(f"a size is a number of bytes or a text like '500 MB' or '1 GiB', not {size!r}")
+        return int(float(match[1]) * _UNITS[match[2].lower()])
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or not size > 0 or size != size or size == float("inf"):
+        raise ValueError(f"a size is a number of bytes or a text like '500 MB' or '1 GiB', not {size!r}")
+    return int(size)
+
+
+@dataclass(frozen=True)
+class Division:
+    """What of the memory goes where.
+
+    Attributes:
+        fixed: bytes of the ring, of batches in the taker's hands, and of threads at work
+        kept: of each field that is decoded, by name, how many of its rows can be kept; all of them where that is their number
+        needed: bytes of all of it
+    """
+
+    fixed: int
+    kept: dict[str, int]
+    needed: int
+
+
+def divide(memory: int, table: Table, items: int, *, batch: int, places: int, threads: int, other: int) -> Division:
+    """Divides ``memory`` bytes.
+
+    Args:
+        items: rows that an epoch draws from
+        batch: rows of a batch
+        places: places of the ring; batches in the taker's hands are the taker's
+        threads: native threads
+        other: bytes that lists and orders take
+
+    Raises:
+        ValueError: not even the batches fit, with what would be needed.
+    """
+    decoded = [column for column in table.engine if column.is_decoded]
+    fixed = other + places * batch * _row_bytes(table) + threads * _thread_bytes(table.engine)
+    fixed += batch * sum(column.row_bytes for column in table.engine if column.finish is not None)
+    left = memory - fixed
+    if left < 0:
+        raise ValueError(
+            f"memory={memory:,} bytes are too few: {places} batches of {batch} rows and {threads} threads need {fixed:,}; "
+            "give more memory, or take smaller batches, prefetch fewer of them, or use fewer threads"
+        )
+    kept: dict[str, int] = {}
+    sizes = {column.name: items * column.row_bytes for column in decoded}
+    for column in sorted(decoded, key=lambda column: sizes[column.name]):
+        if sizes[column.name] <= left * _SMALL:
+            kept[column.name] = items
+            left -= sizes[column.name]
+    rest = [column for column in decoded if column.name not in kept]
+    if sum(sizes[column.name] for column in rest) <= left:
+        kept.update({column.name: items for column in rest})
+    elif rest:
+        each = sum(column.row_bytes + ROW_OVERHEAD for column in rest)
+        # Of all that a batch decodes, no more rows change hands than there are places to keep them.
+        rows = max((left - _BATCH_ROW * _turnover(rest, batch, items)) // each, left // (each + _BATCH_ROW * len(rest)))
+        rows = min(rows, items, (1 << 31) - 1)
+        kept.update({column.name: rows for column in rest})
+    needed = fixed + sum(kept[c.name] * (c.row_bytes + (ROW_OVERHEAD if kept[c.name] < items else 0)) for c in decoded)
+    return Division(fixed, kept, needed)
+
+
+def _row_bytes(table: Table) -> int:
+    """Bytes of a row of all fields in a batch."""
+    return sum(column.out_bytes if isinstance(column, EngineColumn) else column.row_bytes for column in table.columns)
+
+
+def _thread_bytes(columns: list[EngineColumn]) -> int:
+    """What one thread needs to decode a chunk: the chunk as stored and in one or two steps of its pipeline."""
+    stored = {part.chunks[0] for column in columns for part in column.parts}
+    return max((min(storage.filter_count, 2) + 1) * storage.chunk_bytes if storage.filter_count else 0
+               for storage in stored) if stored else 0
+
+
+def _turnover(columns: list[EngineColumn], batch: int, items: int) -> int:
+    """Rows that one batch may decode: all of the chunks of its rows."""
+    return min(items, batch * max(part.chunks[0].chunk[0] for column in columns for part in column.parts))
