@@ -39,7 +39,7 @@ setup(
     ext_modules=cythonize(
         [extension("_library", []), extension("_index", []), extension("_key", []), extension("_selection", []),
          extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE),
-         extension("_feed", ORDERS)],
+         extension("_feed", ["simulate", *ORDERS])],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

@@ -15,6 +15,7 @@ Layers, each of which imports only what stands below it::
 
     loader              Loader                          shuffled epochs of batches, made ahead
     pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
+    planning            Plan                            what an epoch will cost, and how well an order mixes
     selecting, ordering                                 which rows an epoch draws, and in which order
     columns             Table                           the fields of a batch, and who reads them
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is

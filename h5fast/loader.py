@@ -22,6 +22,7 @@ from h5fast.fields import request
 from h5fast.memory import Division, divide, parse_bytes
 from h5fast.ordering import Order, group_starts, kind_of
 from h5fast.pipeline import Pipeline
+from h5fast.planning import Plan, field_plan, shuffle_quality
 from h5fast.selecting import selected_items, weights_of
 from h5fast.threads import get_num_threads
 
@@ -219,6 +220,27 @@ class Loader:
         if self._current is None:
             return _no_stats()
         return self._current.stats()
+
+    def plan(self) -> Plan:
+        """What an epoch will cost with this memory, and with other amounts of it; nothing is read.
+
+        The figures come from a simulation, for large data of one in proportion. ``print(loader.plan())`` shows them,
+        ``loader.plan().plot()`` draws them.
+        """
+        schedule = self._order.schedule(self._next_epoch)
+        fields = []
+        for column in self._table.engine:
+            if not column.is_decoded:
+                continue
+            storage = column.parts[0].chunks[0]
+            groups = group_starts(self._items, column.boundaries()) if self._items.is_ascending else column.boundaries()
+            across = storage.chunk_count // -(-column.parts[0].rows // storage.chunk[0]) or 1
+            fields.append(field_plan(column.name, self._order, rows_kept=self._division.kept[column.name],
+                                     chunk_rows=storage.chunk[0], chunks=(len(groups) - 1) * across,
+                                     decoded_bytes=len(self._items) * column.row_bytes))
+        largest = max([32, *(field.chunk_rows for field in fields)])
+        return Plan(schedule.rows, schedule.steps, self._order.kind, shuffle_quality(self._order, schedule, largest),
+                    self._memory, self._division.needed, tuple(fields))
 
     # Life cycle.
 
@@ -516,7 +538,7 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
 
 def _with_bar(batches: Iterator[Any], total: int) -> Any:
     try:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+        from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+        raise ImportError("progress=True needs tqdm: pip install 'h5fast[progress]'") from error
     return tqdm(batches, total=total, unit="batch")

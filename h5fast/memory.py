@@ -12,8 +12,11 @@ __all__ = ["Division", "divide", "parse_bytes"]
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
           "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
-# Lists of rows that are read and noted for one batch: bytes for each row that may change hands in it.
+# Lists of rows that are read and noted for one batch: bytes for each row that may change hands in it. What is usual of that
+# is too little to count, and of what the engine's threads decode in, which they keep for every read of the process.
 _BATCH_ROW = 96
+_UNCOUNTED_LISTS = 4 << 20
+_UNCOUNTED_THREADS = 16 << 20
 # A field that takes no more than this part of what is left is kept whole before the others share the rest: the labels of
 # a thousand images weigh less than one of them, and would be decoded as often.
 _SMALL = 1 / 16
@@ -36,7 +39,7 @@ class Division:
     """What of the memory goes where.
 
     Attributes:
-        fixed: bytes of the ring, of batches in the taker's hands, and of threads at work
+        fixed: bytes of the ring and of lists; of threads at work, what is more than usual
         kept: of each field that is decoded, by name, how many of its rows can be kept; all of them where that is their number
         needed: bytes of all of it
     """
@@ -60,13 +63,14 @@ def divide(memory: int, table: Table, items: int, *, batch: int, places: int, th
         ValueError: not even the batches fit, with what would be needed.
     """
     decoded = [column for column in table.engine if column.is_decoded]
-    fixed = other + places * batch * _row_bytes(table) + threads * _thread_bytes(table.engine)
+    fixed = other + places * batch * _row_bytes(table)
+    fixed += max(0, threads * _thread_bytes(table.engine) - _UNCOUNTED_THREADS)
     fixed += batch * sum(column.row_bytes for column in table.engine if column.finish is not None)
     left = memory - fixed
     if left < 0:
         raise ValueError(
-            f"memory={memory:,} bytes are too few: {places} batches of {batch} rows and {threads} threads need {fixed:,}; "
-            "give more memory, or take smaller batches, prefetch fewer of them, or use fewer threads"
+            f"memory={memory:,} bytes are too few: {places} batches of {batch} rows ahead need {fixed:,}; "
+            "give more memory, or take smaller batches, or prefetch fewer of them"
         )
     kept: dict[str, int] = {}
     sizes = {column.name: items * column.row_bytes for column in decoded}
@@ -80,7 +84,9 @@ def divide(memory: int, table: Table, items: int, *, batch: int, places: int, th
     elif rest:
         each = sum(column.row_bytes + ROW_OVERHEAD for column in rest)
         # Of all that a batch decodes, no more rows change hands than there are places to keep them.
-        rows = max((left - _BATCH_ROW * _turnover(rest, batch, items)) // each, left // (each + _BATCH_ROW * len(rest)))
+        lists = max(0, _BATCH_ROW * _turnover(rest, batch, items) - _UNCOUNTED_LISTS)
+        rows = max((left - lists) // each, (left + _UNCOUNTED_LISTS) // (each + _BATCH_ROW * len(rest)))
+        rows = min(rows, left // each)
         rows = min(rows, items, (1 << 31) - 1)
         kept.update({column.name: rows for column in rest})
     needed = fixed + sum(kept[c.name] * (c.row_bytes + (ROW_OVERHEAD if kept[c.name] < items else 0)) for c in decoded)

@@ -59,6 +59,10 @@ cdef extern from "rowcache.h":
 cdef extern from "items.h":
     uint64_t h5fast_items_row(const h5fast_items *items, uint64_t item) nogil
 
+cdef extern from "simulate.h":
+    h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, uint64_t group_rows,
+                                  uint64_t slots, uint64_t *decodes) nogil
+
 #: Bytes that keeping a row costs beside the row itself.
 ROW_OVERHEAD = H5FAST_ROWCACHE_OVERHEAD + 8
 
@@ -92,6 +96,11 @@ cdef class Items:
 
     def __len__(self) -> int:
         return self.items.count
+
+    @property
+    def is_ascending(self) -> bool:
+        """Whether items ascend by row."""
+        return self.by_row is None
 
     @property
     def first(self) -> int:
@@ -188,6 +197,18 @@ cdef class Schedule:
         """Positions from the start of one epoch to that of the next."""
         return self.schedule.stride
 
+    def items_at(self, cnp.ndarray positions) -> np.ndarray:
+        """The items at positions of the epoch (of all processes), int64; for looking at an order, one by one."""
+        cdef uint64_t number, position
+        cdef cnp.ndarray items = np.empty(len(positions), np.int64)
+        cdef int64_t *out = <int64_t *>cnp.PyArray_DATA(items)
+        for number in range(<uint64_t>len(positions)):
+            position = positions[number]
+            if position >= self.schedule.order.length:
+                raise IndexError(f"position {position} of {self.schedule.order.length}")
+            h5fast_order_items(&self.schedule.order, position, 1, &out[number])
+        return items
+
     def items(self, uint64_t step) -> np.ndarray:
         """The items of a step's batch, int64."""
         cdef uint64_t count
@@ -198,6 +219,33 @@ cdef class Schedule:
         items = np.empty(count, np.int64)
         h5fast_order_items(&self.schedule.order, first, count, <int64_t *>cnp.PyArray_DATA(items))
         return items
+
+
+def simulate(list schedules, uint64_t group_rows, uint64_t slots) -> list:
+    """Groups of rows that are decoded in each epoch, without reading anything.
+
+    Args:
+        schedules: of the epochs, and of one more
+        group_rows: rows that are decoded together; all rows are items
+        slots: decoded rows that can be kept
+
+    Raises:
+        MemoryError
+    """
+    cdef Schedule one
+    cdef const h5fast_schedule *given[8]
+    cdef uint64_t decodes[8]
+    cdef uint64_t epochs = len(schedules) - 1
+    cdef h5fast_status status
+    if not 0 < epochs < 8:
+        raise ValueError("from one to seven epochs can be simulated")
+    for number, one in enumerate(schedules):
+        given[number] = <const h5fast_schedule *>&one.schedule
+    with nogil:
+        status = h5fast_simulate(given, epochs, group_rows, slots, decodes)
+    if status != H5FAST_OK:
+        raise MemoryError("no memory for a simulation")
+    return [decodes[epoch] for epoch in range(epochs)]
 
 
 @cython.final

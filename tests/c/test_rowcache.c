@@ -5,8 +5,8 @@
  */
 #include "guard.h"
 
-#include "../../src/order.h"
 #include "../../src/rowcache.h"
+#include "../../src/simulate.h"
 
 enum { MOST_SLOTS = 40 };
 
@@ -93,50 +93,23 @@ static void test_against_model(uint64_t horizon, uint64_t width)
     h5fast_rowcache_free(cache);
 }
 
-/* Decodes per chunk of one epoch, in the steady state, of an exact shuffle of 100,000 rows in batches of 256. */
+/* Decodes per chunk of one epoch, in the steady state, of an exact shuffle of these rows in batches of 256. */
 static double decodes_per_chunk(uint64_t rows, uint64_t chunk, double share)
 {
-    enum { BATCH = 256, EPOCHS = 3 };
-    h5fast_rowcache *cache = h5fast_rowcache_make((uint64_t)((double)rows * share), 2 * rows);
-    h5fast_order now = {.kind = H5FAST_ORDER_EXACT, .count = rows, .length = rows}, next = now;
-    int64_t items[BATCH];
-    uint64_t decodes = 0;
-    CHECK(h5fast_order_make(&now) == H5FAST_OK, "memory");
-    for (uint64_t epoch = 0; epoch < EPOCHS; epoch++) {
-        next.key = epoch + 1;
-        CHECK(h5fast_order_make(&next) == H5FAST_OK, "memory");
-        decodes = 0;
-        for (uint64_t at = 0; at < rows; at += BATCH) {
-            uint64_t count = rows - at < BATCH ? rows - at : BATCH, base = epoch * rows, end = at + count;
-            h5fast_order_items(&now, at, count, items);
-            h5fast_rowcache_advance(cache, base + at);
-            static uint8_t decoded[100000];
-            memset(decoded, 0, rows / chunk + 1);
-            for (uint64_t i = 0; i < count; i++) {
-                uint32_t slot = h5fast_rowcache_find(cache, base + at + i);
-                if (slot == H5FAST_NO_SLOT)
-                    decoded[(uint64_t)items[i] / chunk] = 1;
-                else
-                    h5fast_rowcache_move(cache, slot, base + rows + h5fast_order_next(&next, (uint64_t)items[i], 0));
-            }
-            for (uint64_t c = 0; c * chunk < rows; c++) {
-                if (!decoded[c])
-                    continue;
-                decodes++;
-                for (uint64_t row = c * chunk; row < (c + 1) * chunk && row < rows; row++) {
-                    uint64_t use = h5fast_order_next(&now, row, end);
-                    use = base + (use == H5FAST_NEVER ? rows + h5fast_order_next(&next, row, 0) : use);
-                    if (h5fast_rowcache_find(cache, use) == H5FAST_NO_SLOT)
-                        h5fast_rowcache_offer(cache, use);
-                }
-            }
-        }
-        h5fast_order_free(&now);
-        now = next;
+    enum { EPOCHS = 3 };
+    h5fast_schedule schedules[EPOCHS + 1];
+    const h5fast_schedule *listed[EPOCHS + 1];
+    uint64_t decodes[EPOCHS];
+    for (uint64_t epoch = 0; epoch <= EPOCHS; epoch++) {
+        schedules[epoch] = (h5fast_schedule){.batch = 256, .world = 1, .epoch = epoch};
+        schedules[epoch].order = (h5fast_order){.kind = H5FAST_ORDER_EXACT, .count = rows, .key = epoch};
+        CHECK(h5fast_schedule_make(&schedules[epoch]) == H5FAST_OK, "memory");
+        listed[epoch] = &schedules[epoch];
     }
-    h5fast_order_free(&now);
-    h5fast_rowcache_free(cache);
-    return (double)decodes / (double)((rows + chunk - 1) / chunk);
+    CHECK(h5fast_simulate(listed, EPOCHS, chunk, (uint64_t)((double)rows * share), decodes) == H5FAST_OK, "memory");
+    for (uint64_t epoch = 0; epoch <= EPOCHS; epoch++)
+        h5fast_schedule_free(&schedules[epoch]);
+    return (double)decodes[EPOCHS - 1] / (double)((rows + chunk - 1) / chunk);
 }
 
 static void test_decodes_as_simulated(void)

@@ -1,0 +1,13 @@
+/* What an epoch would decode, without reading anything: the rule of fill.c on numbers alone. */
+#ifndef H5FAST_SIMULATE_H
+#define H5FAST_SIMULATE_H
+
+#include "schedule.h"
+
+/* Groups that an epoch decodes, where every group has `group_rows` rows, all of them items, and `slots` decoded rows can be
+ * kept (0: none). schedules: of `epochs` epochs in a row, and of one more; decodes[e] becomes the count of each of them.
+ * H5FAST_MEMORY */
+h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, uint64_t group_rows, uint64_t slots,
+                              uint64_t *decodes) H5FAST_CHECKED;
+
+#endif
