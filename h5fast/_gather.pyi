@@ -26,10 +26,14 @@ class Source:
     def changed(self) -> str: ...
 
 @final
-class Kept:
-    def __init__(self, chunk_bytes: int, budget: int) -> None: ...
+class KeptPool:
+    def __init__(self, limit: int) -> None: ...
     @property
     def bytes(self) -> int: ...
+
+@final
+class Kept:
+    def __init__(self, pool: KeptPool, chunk_bytes: int) -> None: ...
 
 def read(
     chunks: tuple[Storage, ChunkIndex, Source],

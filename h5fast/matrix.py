@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from h5fast.objects import Dataset
-from h5fast.sources import Source, open_source
+from h5fast.sources import Lease, Source, open_source
 from h5fast.window import as_part, checked_rows, expanded, shifted, without_mixed_scalars
 
 __all__ = ["MAX_ARRAY_BYTES", "HDF5Matrix", "Normalize"]
@@ -289,7 +289,9 @@ class HDF5Matrix:
 
     def close(self) -> None:
         """Let go of the file; it is closed when no other matrix uses it. Reading afterwards raises ``ValueError``."""
-        self._source = None
+        source, self._source = self._source, None
+        if source is not None and isinstance(source.owner, Lease):
+            source.owner.end()
 
     def __enter__(self) -> HDF5Matrix:
         """The matrix itself; leaving the block closes it."""

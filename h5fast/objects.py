@@ -124,7 +124,8 @@ class File(Group, h5py.File):
         """Close the file, and with it every object that belongs to it."""
         watched = getattr(self, "_watched", None)
         if watched is not None:
-            watched.close_opened()
+            watched.shelf.clear()
+            watched.file.close_opened()
         _locking_given.pop(self._id.id, None)
         super().close()
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import weakref
+from typing import Any
 
 import h5py
 
 from h5fast import layout
-from h5fast._gather import Source
+from h5fast._gather import KeptPool, Source
 from h5fast.layout import Indirect
 
-__all__ = ["OpenFile", "open_file", "watch"]
+__all__ = ["OpenFile", "Watch", "open_file", "shelf_of", "watch"]
+
+# HDF5's chunk cache since 2.0, for each dataset. Before it was 1 MiB, which holds no chunk of a usual size.
+_KEPT_BYTES = 8 << 20
+# Datasets of a file whose index and decoded chunks are there when they are opened again.
+_SHELVED = 64
 
 
 class OpenFile:
@@ -20,18 +26,21 @@ class OpenFile:
     Attributes:
         source: its bytes, and its state when it was opened
         swmr: whether another process may be writing it
+        pool: what decoded chunks of its datasets are kept in
         opened: files that virtual datasets of this one are read from, closed with it
     """
 
-    __slots__ = ("source", "swmr", "opened", "__weakref__")
+    __slots__ = ("source", "swmr", "pool", "opened", "_lent", "__weakref__")
 
-    def __init__(self, file_id: h5py.h5f.FileID) -> None:
+    def __init__(self, file_id: h5py.h5f.FileID, pool: KeptPool | None = None) -> None:
         descriptor, self.swmr = layout.open_descriptor(file_id)
+        self.pool = KeptPool(_kept_bytes(file_id)) if pool is None else pool
         try:
             self.source = Source(descriptor)
         except OSError as error:
             raise Indirect(f"the file cannot be opened a second time ({error.strerror})") from error
         self.opened: dict[str, h5py.File] = {}
+        self._lent: list[OpenFile] = []
 
     def is_at(self, path: str) -> bool:
         """Whether this file is what the path leads to now. A relative path leads elsewhere from another folder."""
@@ -41,34 +50,95 @@ class OpenFile:
             return False
         return (status.st_dev, status.st_ino) == self.source.identity
 
+    def open_another(self, path: str) -> h5py.File:
+        """A file that is read on behalf of this one: its datasets share the memory for decoded chunks."""
+        if path not in self.opened:
+            self.opened[path] = h5py.File(path, "r")
+            try:
+                self._lent.append(open_file(self.opened[path].id, pool=self.pool))
+            except Indirect:
+                pass  # it is not read directly, and keeps nothing
+        return self.opened[path]
+
     def close_opened(self) -> None:
         """Closes the files that were opened on behalf of this one."""
+        self._lent.clear()
         while self.opened:
             self.opened.popitem()[1].close()
+
+
+def _kept_bytes(file_id: h5py.h5f.FileID) -> int:
+    """Bytes of decoded chunks to keep of a file: the size of its chunk cache (``rdcc_nbytes``), which libhdf5 itself then has
+    no use for. Nobody asked for the default, so that is no ceiling."""
+    size: int = file_id.get_access_plist().get_cache()[2]
+    default: int = h5py.h5p.create(h5py.h5p.FILE_ACCESS).get_cache()[2]
+    return max(size, _KEPT_BYTES) if size == default else size
 
 
 # By libhdf5's identifier of the file, which it never gives out twice.
 _open_files: weakref.WeakValueDictionary[int, OpenFile] = weakref.WeakValueDictionary()
 
 
-def open_file(file_id: h5py.h5f.FileID, *, afresh: bool = False) -> OpenFile:
-    """The bytes of an open file; ``afresh`` takes its present state for the one to compare with.
+def open_file(file_id: h5py.h5f.FileID, *, afresh: bool = False, pool: KeptPool | None = None) -> OpenFile:
+    """The bytes of an open file; ``afresh`` takes its present state for the one to compare with. ``pool`` serves where it was
+    not known yet.
 
     Raises:
         Indirect: they must not be read beside libhdf5.
     """
     found = None if afresh else _open_files.get(file_id.id)
     if found is None:
-        found = _open_files[file_id.id] = OpenFile(file_id)
+        found = _open_files[file_id.id] = OpenFile(file_id, pool)
     return found
 
 
-def watch(file: h5py.File) -> OpenFile | None:
+class Watch:
+    """What a file object of h5fast's holds on to while it is open.
+
+    Attributes:
+        file: its bytes, and its state when it was opened
+        shelf: what is known of its datasets, by their addresses in the file, those used last at the end
+    """
+
+    __slots__ = ("file", "shelf", "__weakref__")
+
+    def __init__(self, file: OpenFile) -> None:
+        self.file = file
+        self.shelf: dict[int, Any] = {}
+
+    def get(self, address: int) -> Any:
+        """What was put there; None if nothing was, or it made place for others since."""
+        found = self.shelf.pop(address, None)
+        if found is not None:
+            self.shelf[address] = found
+        return found
+
+    def put(self, address: int, known: Any) -> None:
+        """Keeps what is known of a dataset, so that ``file["x"][rows]`` does not find it out for each batch."""
+        self.shelf[address] = known
+        while len(self.shelf) > _SHELVED:
+            del self.shelf[next(iter(self.shelf))]
+
+
+_watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
+
+
+def watch(file: h5py.File) -> Watch | None:
     """Notes the state of a file that was just opened, so that a later change is noticed whichever dataset is read first.
 
     The result has to be kept as long as the file is open. None where the file is not read directly anyway.
     """
     try:
-        return open_file(file.id)
+        opened = open_file(file.id)
     except Indirect:
         return None
+    found = _watches.get(file.id.id)
+    if found is None or found.file is not opened:
+        found = _watches[file.id.id] = Watch(opened)
+    return found
+
+
+def shelf_of(file_id: h5py.h5f.FileID) -> Watch | None:
+    """What a file object of h5fast's holds on to for this open file; None where there is none: then nothing may be kept that
+    would keep the file open after h5py has let go of it."""
+    return _watches.get(file_id.id)

@@ -15,7 +15,7 @@ from h5fast._blocks import empty
 from h5fast._cast import Cast
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError, UnsupportedError
-from h5fast.opened import open_file
+from h5fast.opened import OpenFile, Watch, open_file, shelf_of
 from h5fast.stored import Chunks, Part, Stored
 from h5fast.threads import get_num_threads
 
@@ -38,12 +38,14 @@ class DatasetReader:
         dataset: the dataset; only its identifier is kept, so that no cycle holds the file open
     """
 
-    __slots__ = ("_id", "_direct", "_reason")
+    __slots__ = ("_id", "_readonly", "_direct", "_reason", "_h5py")
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._id = dataset.id
+        self._readonly: bool = getattr(dataset, "_readonly", False)
         self._direct: Stored | virtual.VirtualRows | None = None
         self._reason: str | None = None
+        self._h5py: h5py.Dataset | None = None
 
     @property
     def path(self) -> str:
@@ -79,7 +81,7 @@ class DatasetReader:
 
     def invalidate(self) -> None:
         """Forgets layout and index: the extent or the contents may have changed."""
-        direct, self._direct, self._reason = self._direct, None, None
+        direct, self._direct, self._reason, self._h5py = self._direct, None, None, None
         if isinstance(direct, Stored) and not direct.file.swmr:
             return
         try:
@@ -180,9 +182,10 @@ class DatasetReader:
 
     def _prepare(self, dataset: h5py.Dataset) -> None:
         try:
-            file = open_file(layout.file_of(self._id))
+            file_id = layout.file_of(self._id)
+            file = open_file(file_id)
             try:
-                self._direct = Stored(dataset, file, layout.describe(dataset))
+                self._direct = self._stored(dataset, file, None if file.swmr else shelf_of(file_id))
             except layout.Virtual:
                 self._direct = virtual.VirtualRows(dataset, file, DatasetReader)
         except layout.Indirect as reason:
@@ -191,8 +194,24 @@ class DatasetReader:
             # libhdf5 or h5py cannot make sense of it: whatever they say when it is read, they say themselves.
             self._reason = f"h5py cannot describe it ({error})"
 
+    def _stored(self, dataset: h5py.Dataset, file: OpenFile, shelf: Watch | None) -> Stored:
+        """What the direct path keeps of the dataset; what it kept when the dataset was opened before, if the file is the same."""
+        address = h5py.h5o.get_info(self._id).addr if shelf is not None else 0
+        known = shelf.get(address) if shelf is not None else None
+        if isinstance(known, Stored) and known.file is file:
+            return known
+        stored = Stored(dataset, file, layout.describe(dataset))
+        if shelf is not None:
+            shelf.put(address, stored)
+        return stored
+
     def _plain(self) -> h5py.Dataset:
-        return h5py.Dataset(self._id)
+        """The dataset as h5py's own. One object for all reads, which knows that the file is read-only and keeps what it reads
+        with: were that made for each read, it would go after a long one, and Python drops a Ctrl-C that arrives as an object
+        goes."""
+        if self._h5py is None:
+            self._h5py = h5py.Dataset(self._id, readonly=self._readonly)
+        return self._h5py
 
     def _finish(self, selection: Selection, array: np.ndarray) -> Any:
         return array[()] if selection.scalar and array.shape == () else array
@@ -266,12 +285,16 @@ class DatasetReader:
     def _general(self, key: Any) -> Any:
         """Through h5py: its own answer where it has one without walking element by element, else chunk by chunk."""
         dataset = self._plain()
-        if dataset.shape is None or dataset.shape == ():
+        if dataset.shape is None:
             return general.h5py_read(dataset, key)
         try:
             selection = select(key, dataset.shape)
         except Unhandled:
             return general.h5py_read(dataset, key)
+        if dataset.shape == ():
+            if selection.h5py or selection.fields:
+                return general.h5py_read(dataset, key)
+            return self._finish(selection, np.asarray(general.h5py_read(dataset, ()), dataset.dtype).reshape(selection.shape))
         axes = selection.axes
         if selection.h5py and not any(is_point for *_, is_point in axes):
             return general.h5py_read(dataset, key)
@@ -279,7 +302,7 @@ class DatasetReader:
         if selection.fields:
             names = selection.fields[0] if len(selection.fields) == 1 and not selection.record else selection.fields
             source = dataset.fields(list(names) if isinstance(names, tuple) else names)
-        out = np.empty(selection.shape, source.dtype)
+        out = np.empty(selection.shape, _dtype_of(dataset.dtype, selection))
         general.read(source, dataset.chunks, selection, out)
         return self._finish(selection, out)
 
@@ -302,6 +325,15 @@ class DatasetReader:
     def _where(self) -> str:
         dataset = self._plain()
         return f"{dataset.file.filename}: dataset {dataset.name!r}"
+
+
+def _dtype_of(dtype: np.dtype, selection: Selection) -> np.dtype:
+    """What a selection reads as: of a compound type, the fields that it names."""
+    if not selection.fields:
+        return dtype
+    if len(selection.fields) == 1 and not selection.record:
+        return dtype[selection.fields[0]]
+    return np.dtype([(name, dtype[name]) for name in selection.fields])
 
 
 def _rows_of(selection: Selection) -> np.ndarray:

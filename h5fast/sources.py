@@ -14,15 +14,16 @@ import h5py
 
 from h5fast.objects import Dataset, File
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Lease", "Source", "open_source"]
 
 
 class _SharedFile:
-    """A file that all matrices on it share; closed when the last of them is gone."""
+    """A file that all matrices on it share; closed when the last of them is closed or gone."""
 
     def __init__(self, path: str) -> None:
         self.file = File(path, "r")
         self.datasets: weakref.WeakValueDictionary[str, Dataset] = weakref.WeakValueDictionary()
+        self.leases: weakref.WeakSet[Lease] = weakref.WeakSet()
         weakref.finalize(self, self.file.close)
 
     def dataset(self, name: str) -> Any:
@@ -35,6 +36,22 @@ class _SharedFile:
         return found
 
 
+class Lease:
+    """One user's share in a file. The file is closed when nobody has one any more: ended, or collected."""
+
+    __slots__ = ("shared", "__weakref__")
+
+    def __init__(self, shared: _SharedFile) -> None:
+        self.shared = shared
+        shared.leases.add(self)
+
+    def end(self) -> None:
+        """Gives it up. What a traceback still refers to does not keep the file open after that."""
+        self.shared.leases.discard(self)
+        if not self.shared.leases:
+            self.shared.file.close()
+
+
 #: Open files by device, inode and process: two paths to one file share a handle, a replaced file gets a new one, and a
 #: forked child does not hand its parent's handle to new matrices. Weak, hence without a lock: a lock here could be wanted
 #: while HDF5's is held (a collection inside h5py) and the reverse. The worst a race does is a second, equal handle.
@@ -44,7 +61,7 @@ _open_files: weakref.WeakValueDictionary[tuple[int, int, int], _SharedFile] = we
 def _shared_file(path: str) -> _SharedFile:
     stamp = os.stat(path)
     shared = _open_files.get((stamp.st_dev, stamp.st_ino, os.getpid()))
-    if shared is None:
+    if shared is None or not shared.file:
         shared = _SharedFile(path)
         # The path may have been replaced since: the descriptor says which file it is.
         stamp = os.fstat(shared.file.id.get_vfd_handle())
@@ -56,7 +73,7 @@ class Source(NamedTuple):
     """An open dataset, what keeps its file open, and where a copy in another process finds it."""
 
     data: Dataset
-    owner: _SharedFile | h5py.File
+    owner: Lease | h5py.File
     path: str
     name: str
 
@@ -73,7 +90,7 @@ def open_source(datapath: Any, name: str | None) -> Source:
         raise TypeError("the name of a dataset is missing: a path needs one")
     path = os.path.abspath(os.fsdecode(datapath))
     shared = _shared_file(path)
-    return Source(_checked_dataset(shared.dataset, name, path), shared, path, name)
+    return Source(_checked_dataset(shared.dataset, name, path), Lease(shared), path, name)
 
 
 def _source_from_open(opened: h5py.HLObject, name: str | None) -> Source:

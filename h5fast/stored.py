@@ -21,9 +21,6 @@ _INDEX_PER_CHUNK = 128
 _INDEX_PER_BYTE = 1 / 512
 # Chunks that one read looks up one by one, at most.
 _LOOKUPS = 256
-# Decoded chunks of a dataset are kept up to the size of the file's chunk cache (rdcc_nbytes), which libhdf5 itself then has
-# no use for, and at least up to HDF5's own default since 2.0; not at all where the cache was turned off.
-_KEPT_BYTES = 8 << 20
 _NO_BYTES = Source(b"")
 
 Chunks = tuple[Storage, _index.ChunkIndex, Source]
@@ -62,7 +59,7 @@ class Stored:
         self.index: _index.ChunkIndex | None = None
         self._id = dataset.id
         self._debt = 0.0
-        self.kept = Kept(self.storage.chunk_bytes, _budget(dataset)) if found.filters else None
+        self.kept = Kept(file.pool, self.storage.chunk_bytes) if found.filters else None
         if found.kind == "compact":
             self.source = _compact(dataset, found)
             self.index = _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
@@ -76,7 +73,7 @@ class Stored:
         Raises:
             CorruptFileError: libhdf5 cannot read the chunk index, or it contradicts itself.
         """
-        if self.index is None:
+        if self.index is None and not self.file.swmr:  # libhdf5 may look chunks up in an index that has moved since
             found = self._look_up(selection)
             if found is not None:
                 return found
@@ -117,12 +114,6 @@ class Stored:
                 content.append(chunk)
                 end += len(chunk)
         return self.storage, _index.ChunkIndex.of(entries), Source(b"".join(content)) if entries else _NO_BYTES
-
-
-def _budget(dataset: h5py.Dataset) -> int:
-    """Bytes of decoded chunks to keep."""
-    _, cache, _ = dataset.id.get_access_plist().get_chunk_cache()
-    return max(cache, _KEPT_BYTES) if cache else 0
 
 
 def _compact(dataset: h5py.Dataset, found: layout.Layout) -> Source:

@@ -84,6 +84,8 @@ class VirtualRows:
         self._file = file
         if not self.shape:
             raise Indirect("virtual dataset without axes")
+        if dataset.id.get_access_plist().get_virtual_prefix():
+            raise Indirect("virtual dataset opened with a prefix for its sources")
         plist = dataset.id.get_create_plist()
         parts = [self._part(dataset, plist, i, make_reader) for i in range(plist.get_virtual_count())]
         self._parts = sorted(parts, key=lambda part: part.first)
@@ -169,13 +171,10 @@ class VirtualRows:
             file: Any = dataset.file
         else:
             path = _find(dataset.file.filename, self._file, filename)
-            files = self._file.opened
-            if path not in files:
-                try:
-                    files[path] = h5py.File(path, "r")
-                except OSError as error:
-                    raise Indirect(f"virtual dataset with a source that cannot be opened ({filename})") from error
-            file = files[path]
+            try:
+                file = self._file.open_another(path)
+            except OSError as error:
+                raise Indirect(f"virtual dataset with a source that cannot be opened ({filename})") from error
         source = file.get(name)
         if not isinstance(source, h5py.Dataset):
             raise Indirect(f"virtual dataset with a missing source ({filename}, {name})")

@@ -34,11 +34,15 @@ cdef extern from "source.h":
     void h5fast_source_close(h5fast_source *source)
 
 cdef extern from "kept.h":
+    ctypedef struct h5fast_kept_pool:
+        pass
     ctypedef struct h5fast_kept:
         pass
-    h5fast_kept *h5fast_kept_make(uint64_t chunk_bytes, uint64_t budget)
+    h5fast_kept_pool *h5fast_kept_pool_make(uint64_t limit)
+    void h5fast_kept_pool_free(h5fast_kept_pool *pool)
+    uint64_t h5fast_kept_pool_bytes(h5fast_kept_pool *pool)
+    h5fast_kept *h5fast_kept_make(h5fast_kept_pool *pool, uint64_t chunk_bytes)
     void h5fast_kept_free(h5fast_kept *kept)
-    uint64_t h5fast_kept_bytes(h5fast_kept *kept)
 
 cdef extern from "gather.h":
     ctypedef struct h5fast_gather:
@@ -179,26 +183,50 @@ cdef object reopen(descriptor):
 # --- kept chunks ----------------------------------------------------------------------------------------------------------
 
 @cython.final
-cdef class Kept:
-    """Decoded chunks of one dataset that are kept for the reads to come, as HDF5's chunk cache does for h5py.
+cdef class KeptPool:
+    """Memory for decoded chunks that are kept for the reads to come, shared by datasets: HDF5's chunk cache for h5py.
 
     Args:
-        chunk_bytes: bytes of a decoded chunk
-        budget: bytes that are kept at most; nothing is where not even one chunk fits
+        limit: bytes that are kept at most
     """
-    cdef h5fast_kept *kept
+    cdef h5fast_kept_pool *pool
 
-    def __init__(self, uint64_t chunk_bytes, uint64_t budget):
-        h5fast_kept_free(self.kept)  # of an object that was made twice
-        self.kept = h5fast_kept_make(chunk_bytes, budget) if chunk_bytes > 0 else NULL
+    def __cinit__(self, limit):
+        self.pool = h5fast_kept_pool_make(min(limit, 2**64 - 1))
+        if self.pool == NULL:
+            raise MemoryError("no memory for a chunk cache")
+
+    def __init__(self, limit):
+        pass
 
     def __dealloc__(self):
-        h5fast_kept_free(self.kept)
+        h5fast_kept_pool_free(self.pool)
 
     @property
     def bytes(self) -> int:
         """Bytes kept at present."""
-        return h5fast_kept_bytes(self.kept) if self.kept != NULL else 0
+        return h5fast_kept_pool_bytes(self.pool)
+
+
+@cython.final
+cdef class Kept:
+    """The decoded chunks of one dataset that are kept.
+
+    Args:
+        pool: whose memory they take; nothing is kept where not even one chunk fits
+        chunk_bytes: bytes of a decoded chunk
+    """
+    cdef h5fast_kept *kept
+    cdef KeptPool pool
+
+    def __init__(self, KeptPool pool not None, uint64_t chunk_bytes):
+        if self.pool is not None:
+            raise TypeError("this object was made already")
+        self.pool = pool
+        self.kept = h5fast_kept_make(pool.pool, chunk_bytes) if chunk_bytes > 0 else NULL
+
+    def __dealloc__(self):
+        h5fast_kept_free(self.kept)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------

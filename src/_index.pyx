@@ -29,6 +29,8 @@ ctypedef struct found_chunk:
 cdef enum:
     # Up to this many chunks the grid is one zeroed table whatever the share of it in use: its untouched pages cost nothing.
     DENSE_GRID = 1 << 22
+    # Up to this many chunks are searched once: a microsecond each.
+    LOOKED_UP = 64
 
 cdef uint64_t UNDEFINED = <uint64_t>-1  # HADDR_UNDEF
 
@@ -263,7 +265,32 @@ def build(dataset_id, tuple shape, tuple maxshape, tuple chunk, user_block: int)
     finally:
         free(c.dense)
         free(c.found)
+    if result.allocated <= LOOKED_UP and result.index.kind == H5FAST_INDEX_DENSE:
+        require_found(dataset_id, result, &c)
     return result
+
+
+cdef int require_found(dataset_id, ChunkIndex index, const collector *c) except -1:
+    """In a damaged B-tree a walk finds chunks that a search for them does not, and libhdf5 reads as if they were not there.
+    Where there are few, each is searched."""
+    cdef uint64_t where[H5FAST_MAX_RANK]
+    cdef uint64_t number, rest, size
+    cdef int axis
+    for number in range(index.index.count):
+        if index.index.chunks[number].address == 0:
+            continue
+        rest = number
+        for axis in range(c.rank - 1, -1, -1):
+            where[axis] = rest % c.grid[axis] * c.chunk[axis]
+            rest //= c.grid[axis]
+        size = 0
+        with phil:
+            if hdf5.get_chunk_storage_size(dataset_id.id, where, &size) < 0 or size == 0:
+                raise CorruptFileError(
+                    f"the chunk index lists a chunk at {tuple(where[axis] for axis in range(c.rank))}, and libhdf5 does not find it "
+                    "there"
+                )
+    return 0
 
 
 def filters_partial_chunks(create_plist) -> bool:

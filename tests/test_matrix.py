@@ -368,3 +368,20 @@ def test_an_index_beyond_64_bits_is_named_as_given(tmp_path, rows):
         for attempt in tries:
             with pytest.raises(IndexError, match=f"index {number} is out of bounds"):
                 attempt()
+
+
+def test_a_closed_matrix_does_not_keep_its_file_open(tmp_path: pathlib.Path) -> None:
+    """An exception that is still referred to, as in an interactive session, holds the frames of the read it came from."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["d"] = np.zeros((12, 9))
+    first, second = (HDF5Matrix(tmp_path / "f.h5", "d") for _ in range(2))
+    with pytest.raises(IndexError) as error:
+        first[np.arange(12) < 5, np.arange(9) < 2]
+    first.close()
+    assert second[3].tolist() == [0.0] * 9
+    second.close()
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file["d"][0, 0] = 1
+    with HDF5Matrix(tmp_path / "f.h5", "d") as again:
+        assert again[0, 0] == 1
+    assert error.tb is not None

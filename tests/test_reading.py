@@ -91,9 +91,9 @@ def test_row_by_row_decodes_a_chunk_twice_at_most(tmp_path: Path) -> None:
             np.testing.assert_array_equal(dataset[row], data[row])
             np.testing.assert_array_equal(dataset[row, 2:4], data[row, 2:4])
             if row == 5:
-                assert reader_of(dataset)._direct.kept.bytes == 40 * 120
+                assert reader_of(dataset)._direct.file.pool.bytes == 40 * 120
             if row == 41:
-                assert reader_of(dataset)._direct.kept.bytes == 2 * 40 * 120
+                assert reader_of(dataset)._direct.file.pool.bytes == 2 * 40 * 120
 
 
 def test_what_was_kept_is_read_whatever_the_selection(tmp_path: Path) -> None:
@@ -106,22 +106,75 @@ def test_what_was_kept_is_read_whatever_the_selection(tmp_path: Path) -> None:
             np.testing.assert_array_equal(dataset[[70, 3, 3, -1], 2], data[[70, 3, 3, -1], 2])
             np.testing.assert_array_equal(dataset.take([5, 399, 5], dtype="f4", scale=0.5),
                                           data[[5, 399, 5]] * np.float32(0.5))
-        assert reader_of(dataset)._direct.kept.bytes == 16 * 50 * 4 * 5 * data.itemsize
+        assert reader_of(dataset)._direct.file.pool.bytes == 16 * 50 * 4 * 5 * data.itemsize
 
 
-@pytest.mark.parametrize(("cache", "kept"), [(0, 0), (1 << 20, 8 << 20), (16 << 20, 16 << 20)])
-def test_chunks_are_kept_as_far_as_the_chunk_cache_goes(tmp_path: Path, cache: int, kept: int) -> None:
+@pytest.mark.parametrize(("cache", "kept"), [(0, 0), (3 << 20, 3 << 20), (16 << 20, 16 << 20), (None, 8 << 20)])
+def test_chunks_are_kept_as_far_as_the_chunk_cache_goes(tmp_path: Path, cache: int | None, kept: int) -> None:
     data = np.random.default_rng(0).integers(0, 9, (24, 1024, 1024), "u1")
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file.create_dataset("d", data=data, chunks=(1, 1024, 1024), compression="lzf")
-    with h5fast.File(tmp_path / "f.h5", rdcc_nbytes=cache) as file:
+    with h5fast.File(tmp_path / "f.h5", **({} if cache is None else {"rdcc_nbytes": cache})) as file:
         dataset = file["d"]
         for row in [*range(24)] * 2 + [1, 1, 0, 0]:
             np.testing.assert_array_equal(dataset[row, 5], data[row, 5])
         few = list(range(kept // (1 << 20)))
         for row in few * 3:
             np.testing.assert_array_equal(dataset[row, 7:9], data[row, 7:9])
-        assert reader_of(dataset)._direct.kept.bytes == kept
+        assert reader_of(dataset)._direct.file.pool.bytes == kept
+
+
+def test_sources_of_a_virtual_dataset_share_what_is_kept(tmp_path: Path) -> None:
+    """Each kept 8 MiB of its own: a dataset of a thousand files, 8 GB."""
+    layout = h5py.VirtualLayout((12, 1024, 1024), "u1")
+    for number in range(12):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file.create_dataset("d", data=np.full((1, 1024, 1024), number, "u1"), chunks=(1, 1024, 1024), compression="gzip")
+        layout[number] = h5py.VirtualSource(f"{number}.h5", "d", (1, 1024, 1024))[0]
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_virtual_dataset("v", layout)
+    with h5fast.File(tmp_path / "v.h5", rdcc_nbytes=4 << 20) as file:
+        dataset = file["v"]
+        assert dataset.reader == "direct"
+        for row in [0, 0, 1, 1, *range(12), *range(12)] * 2:
+            assert (dataset[row, 3] == row).all()
+        assert 0 < file._watched.file.pool.bytes <= 4 << 20
+
+
+def test_a_dataset_that_is_opened_again_is_known(tmp_path: Path) -> None:
+    """``file["d"][rows]`` in a loop indexed the chunks anew for each batch."""
+    data = _write(tmp_path / "f.h5", chunks=(1, 6, 5), compression="lzf")
+    with h5fast.File(tmp_path / "f.h5") as file:
+        file["d"][np.arange(400)[::-1]]
+        index = reader_of(file["d"])._prepared().index
+        assert index is not None and reader_of(file["d"])._prepared().index is index
+        np.testing.assert_array_equal(file["d"][[7, 3]], data[[7, 3]])
+    with h5fast.File(tmp_path / "f.h5") as file, h5fast.File(tmp_path / "f.h5") as twin:
+        assert reader_of(file["d"])._prepared().index is None
+        file.close()
+        np.testing.assert_array_equal(twin["d"][[7, 3]], data[[7, 3]])
+    with h5py.File(tmp_path / "f.h5", "r+") as file:  # nothing holds the file open
+        file["d"][3] = 1
+
+
+def test_a_virtual_dataset_opened_with_a_prefix(tmp_path: Path) -> None:
+    """The prefix leads to another source of the same name; it was read from the one beside the file."""
+    for folder, factor in ((tmp_path, 1), (tmp_path / "sub", 100)):
+        folder.mkdir(exist_ok=True)
+        with h5py.File(folder / "s.h5", "w") as file:
+            file["d"] = np.arange(4) * factor
+    layout = h5py.VirtualLayout((4,), "i8")
+    layout[:] = h5py.VirtualSource("s.h5", "d", (4,))
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_virtual_dataset("v", layout)
+    for _ in range(2):  # opened without the prefix before, and after
+        with h5py.File(tmp_path / "v.h5") as plain:
+            expected = plain.require_dataset("v", (4,), "i8", virtual_prefix=str(tmp_path / "sub"))[:]
+        with h5fast.File(tmp_path / "v.h5") as file:
+            assert file["v"][:].tolist() == [0, 1, 2, 3] and file["v"].reader == "direct"
+            prefixed = file.require_dataset("v", (4,), "i8", virtual_prefix=str(tmp_path / "sub"))
+            np.testing.assert_array_equal(prefixed[:], expected)
+            assert "prefix" in prefixed.reader
 
 
 def test_a_chunk_damaged_behind_the_wanted_rows_still_gives_them(tmp_path: Path) -> None:
@@ -319,3 +372,26 @@ def test_too_many_threads_are_refused() -> None:
 
 def test_libhdf5_faults_are_recognised_by_trying() -> None:
     assert isinstance(_index.addresses_lack_user_block(), bool)
+
+
+def test_scalars_on_the_general_path(tmp_path: Path) -> None:
+    kind = h5py.enum_dtype({"a": 1, "b": 2}, basetype="i1")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("d", data=np.int8(2), dtype=kind)
+        file.create_dataset("s", data="text")
+    with h5fast.File(tmp_path / "f.h5") as file:
+        for name in ("d", "s"):
+            value = file[name][()]
+            assert file[name][None].shape == (1,) and file[name][None][0] == value
+            assert file[name][...] == value
+
+
+def test_several_fields_of_listed_rows(tmp_path: Path) -> None:
+    data = np.array([(i, i / 2, i * 3) for i in range(20)], [("a", "i4"), ("b", "f8"), ("c", "u2")])
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("d", data=data, chunks=(6,), compression="gzip")
+    with h5fast.File(tmp_path / "f.h5") as file:
+        expected = data[[3, 1, 1]][["a", "c"]]
+        assert file["d"][[3, 1, 1], "a", "c"].tolist() == expected.tolist()
+        mask = np.arange(20) % 3 == 0
+        assert file["d"][mask, "c", "b"].tolist() == data[mask][["c", "b"]].tolist()

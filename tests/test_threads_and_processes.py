@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import hdf5_files as files
+import h5py
 import numpy as np
 import pytest
 from at_once import run_in_threads
@@ -108,6 +109,7 @@ def test_workers_of_every_kind(tmp_path: Path, path: Path, method: str, what: st
     script = tmp_path / "workers.py"
     script.write_text(f"""
 import multiprocessing, sys, warnings
+import h5py
 import numpy as np
 import h5fast
 
@@ -366,3 +368,25 @@ def test_changing_threads_between_gathers(path: Path) -> None:
             thread.join()
         h5fast.set_num_threads(before)
     assert not failures
+
+
+def test_ctrl_c_on_the_general_path(tmp_path: Path) -> None:
+    """An object that was made for each read ended after it: Python drops a KeyboardInterrupt that arrives just then."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        data = np.random.default_rng(0).integers(0, 1000, (64, 1 << 18))
+        file.create_dataset("d", data=data, chunks=(1, 1 << 18), scaleoffset=0)
+    script = """
+        import os, signal, sys, threading
+        import h5fast
+        dataset = h5fast.File(sys.argv[1])["d"]
+        assert dataset.reader.startswith("general")
+        for _ in range(4):
+            threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            try:
+                for _ in range(100):
+                    dataset[::-1]
+            except KeyboardInterrupt:
+                continue
+            sys.exit("lost")
+    """
+    files.run_python(script, tmp_path / "f.h5", timeout=60)

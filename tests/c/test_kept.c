@@ -11,6 +11,23 @@
 
 enum { CHUNK_BYTES = 64, THREADS = 8 };
 
+static h5fast_kept_pool *pool;
+
+/* A cache alone in its pool. */
+static h5fast_kept *made(uint64_t chunk_bytes, uint64_t budget)
+{
+    pool = h5fast_kept_pool_make(budget);
+    CHECK(pool != NULL, "memory");
+    return h5fast_kept_make(pool, chunk_bytes);
+}
+
+static void drop(h5fast_kept *kept)
+{
+    h5fast_kept_free(kept);
+    CHECK(h5fast_kept_pool_bytes(pool) == 0, "memory stays behind");
+    h5fast_kept_pool_free(pool);
+}
+
 static void fill(uint8_t *bytes, uint64_t number)
 {
     for (size_t i = 0; i < CHUNK_BYTES; i++)
@@ -45,9 +62,9 @@ static h5fast_hold use(h5fast_kept *kept, uint64_t number, int sound)
 
 static void test_two_touches_keep(void)
 {
-    h5fast_kept *kept = h5fast_kept_make(CHUNK_BYTES, 3 * CHUNK_BYTES + 1);
+    h5fast_kept *kept = made(CHUNK_BYTES, 3 * CHUNK_BYTES + 1);
     CHECK(kept != NULL && h5fast_kept_slots(kept) == 3, "three chunks fit");
-    CHECK(use(kept, 5, 1).bytes == NULL && h5fast_kept_bytes(kept) == 0, "one touch keeps nothing");
+    CHECK(use(kept, 5, 1).bytes == NULL && h5fast_kept_pool_bytes(pool) == 0, "one touch keeps nothing");
     h5fast_hold second = use(kept, 5, 1);
     CHECK(second.bytes != NULL && !second.is_filled, "the second touch decodes");
     CHECK(use(kept, 5, 1).is_filled, "the third reads");
@@ -55,34 +72,34 @@ static void test_two_touches_keep(void)
         use(kept, number, 1);
         use(kept, number, 1);
     }
-    CHECK(h5fast_kept_bytes(kept) == 3 * CHUNK_BYTES, "a fourth takes the memory of the first");
+    CHECK(h5fast_kept_pool_bytes(pool) == 3 * CHUNK_BYTES, "a fourth takes the memory of the first");
     CHECK(use(kept, 6, 1).is_filled && use(kept, 7, 1).is_filled && use(kept, 8, 1).is_filled, "the last three stay");
     CHECK(!use(kept, 5, 1).is_filled, "the first is gone");
-    h5fast_kept_free(kept);
+    drop(kept);
 }
 
 static void test_many_between_touches_are_no_second_touch(void)
 {
-    h5fast_kept *kept = h5fast_kept_make(CHUNK_BYTES, 4 * CHUNK_BYTES);
+    h5fast_kept *kept = made(CHUNK_BYTES, 4 * CHUNK_BYTES);
     for (uint64_t number = 0; number < 1000; number++)
         CHECK(use(kept, number % 50, 1).bytes == NULL, "50 chunks in turn keep nothing where 4 fit");
-    CHECK(h5fast_kept_bytes(kept) == 0, "no memory was taken");
-    h5fast_kept_free(kept);
+    CHECK(h5fast_kept_pool_bytes(pool) == 0, "no memory was taken");
+    drop(kept);
 }
 
 static void test_damaged_chunk_is_given_up(void)
 {
-    h5fast_kept *kept = h5fast_kept_make(CHUNK_BYTES, 2 * CHUNK_BYTES);
+    h5fast_kept *kept = made(CHUNK_BYTES, 2 * CHUNK_BYTES);
     for (int i = 0; i < 5; i++)
         CHECK(!use(kept, 1, 0).is_filled, "a damaged chunk is never there");
-    CHECK(h5fast_kept_bytes(kept) == 0, "and holds no memory");
+    CHECK(h5fast_kept_pool_bytes(pool) == 0, "and holds no memory");
     CHECK(!use(kept, 1, 1).is_filled && use(kept, 1, 1).is_filled, "it can be mended");
-    h5fast_kept_free(kept);
+    drop(kept);
 }
 
 static void test_held_chunks_stay(void)
 {
-    h5fast_kept *kept = h5fast_kept_make(CHUNK_BYTES, CHUNK_BYTES);
+    h5fast_kept *kept = made(CHUNK_BYTES, CHUNK_BYTES);
     use(kept, 1, 1);
     use(kept, 1, 1);
     h5fast_hold held, other;
@@ -99,17 +116,18 @@ static void test_held_chunks_stay(void)
     h5fast_kept_touch(kept, 2, &third);
     CHECK(third.bytes == NULL, "a chunk that is being decoded is nobody else's");
     h5fast_kept_release(kept, &other);
-    h5fast_kept_free(kept);
+    drop(kept);
 }
 
 static void test_too_large(void)
 {
-    CHECK(h5fast_kept_make(CHUNK_BYTES + 1, CHUNK_BYTES) == NULL, "a chunk larger than the budget is not kept");
-    CHECK(h5fast_kept_make(CHUNK_BYTES, 0) == NULL, "no budget, no cache");
-    h5fast_kept_free(NULL);
-    h5fast_kept *kept = h5fast_kept_make(1, UINT64_MAX);
+    CHECK(made(CHUNK_BYTES + 1, CHUNK_BYTES) == NULL, "a chunk larger than the budget is not kept");
+    drop(NULL);
+    CHECK(made(CHUNK_BYTES, 0) == NULL, "no budget, no cache");
+    drop(NULL);
+    h5fast_kept *kept = made(1, UINT64_MAX);
     CHECK(kept != NULL && h5fast_kept_slots(kept) == 16384, "the number of tiny chunks is bounded");
-    h5fast_kept_free(kept);
+    drop(kept);
 }
 
 /* The model: two lists of numbers, the latest first. */
@@ -139,7 +157,7 @@ static void test_against_model(void)
     for (int round = 0; round < rounds(200); round++) {
         int slots = 1 + (int)random_below(12);
         uint64_t span = 1 + random_below(60);
-        h5fast_kept *kept = h5fast_kept_make(CHUNK_BYTES, (uint64_t)slots * CHUNK_BYTES);
+        h5fast_kept *kept = made(CHUNK_BYTES, (uint64_t)slots * CHUNK_BYTES);
         numbers touched = {{0}, 0}, there = {{0}, 0};
         for (int step = 0; step < 400; step++) {
             uint64_t number = random_below(span) * 0x100000001u;
@@ -158,10 +176,40 @@ static void test_against_model(void)
                     touched.count--;
                 add_first(&touched, number);
             }
-            CHECK(h5fast_kept_bytes(kept) == (uint64_t)there.count * CHUNK_BYTES, "round %d step %d: memory", round, step);
+            CHECK(h5fast_kept_pool_bytes(pool) == (uint64_t)there.count * CHUNK_BYTES, "round %d step %d: memory", round, step);
         }
-        h5fast_kept_free(kept);
+        drop(kept);
     }
+}
+
+/* Two datasets with chunks of different sizes: what one touches takes the memory of what the other touched longest ago. */
+static void test_shared_pool(void)
+{
+    h5fast_kept_pool *shared = h5fast_kept_pool_make(6 * CHUNK_BYTES);
+    h5fast_kept *small = h5fast_kept_make(shared, CHUNK_BYTES), *large = h5fast_kept_make(shared, 4 * CHUNK_BYTES);
+    h5fast_hold hold;
+    for (int round = 0; round < rounds(3000); round++) {
+        h5fast_kept *kept = random_below(3) ? small : large;
+        h5fast_kept_touch(kept, random_below(5), &hold);
+        if (hold.bytes != NULL) {
+            memset(hold.bytes, round, kept == small ? CHUNK_BYTES : 4 * CHUNK_BYTES);
+            hold.is_filled = random_below(8) > 0;
+            h5fast_kept_release(kept, &hold);
+        }
+        CHECK(h5fast_kept_pool_bytes(shared) <= 6 * CHUNK_BYTES, "the limit holds for both together");
+    }
+    h5fast_kept_touch(large, 77, &hold);
+    h5fast_kept_touch(large, 77, &hold);
+    CHECK(hold.bytes != NULL && h5fast_kept_pool_bytes(shared) <= 6 * CHUNK_BYTES, "the other's chunks gave way");
+    hold.is_filled = 1;
+    h5fast_kept_release(large, &hold);
+    h5fast_kept_free(large);
+    for (int i = 0; i < 3; i++)
+        use(small, 1, 1);
+    CHECK(use(small, 1, 1).is_filled, "the one that is left goes on");
+    h5fast_kept_free(small);
+    CHECK(h5fast_kept_pool_bytes(shared) == 0, "nothing stays behind");
+    h5fast_kept_pool_free(shared);
 }
 
 static void *hammer(void *context)
@@ -176,14 +224,14 @@ static void *hammer(void *context)
 
 static void test_threads(void)
 {
-    h5fast_kept *kept = h5fast_kept_make(CHUNK_BYTES, 5 * CHUNK_BYTES);
+    h5fast_kept *kept = made(CHUNK_BYTES, 5 * CHUNK_BYTES);
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, hammer, kept);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    CHECK(h5fast_kept_bytes(kept) <= 5 * CHUNK_BYTES, "the budget holds");
-    h5fast_kept_free(kept);
+    CHECK(h5fast_kept_pool_bytes(pool) <= 5 * CHUNK_BYTES, "the budget holds");
+    drop(kept);
 }
 
 int main(void)
@@ -194,6 +242,7 @@ int main(void)
     test_held_chunks_stay();
     test_too_large();
     test_against_model();
+    test_shared_pool();
     test_threads();
     puts("kept: ok");
     return 0;
