@@ -39,6 +39,7 @@ bench: $(VENV)/installed-test
 	@$(RUN) benchmarks/index_million.py
 	@$(RUN) benchmarks/cold_cache.py
 	@$(RUN) benchmarks/decoders.py
+	@$(RUN) benchmarks/loader_epochs.py
 	@$(RUN) -m pytest benchmarks
 
 # One stamp for each extra of pyproject.toml.

@@ -180,6 +180,11 @@ class Loader:
             return epoch
         return iter(_with_bar(epoch, len(self)))
 
+    def epoch_rows(self, epoch: int) -> Iterator[np.ndarray]:
+        """The row numbers of each batch of an epoch, as this process takes them; nothing is read."""
+        schedule = self._order.schedule(_at_least(0, "epoch", epoch))
+        return (self._items.rows_of(schedule.items(step)) for step in range(schedule.steps))
+
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration start at the beginning of this epoch."""
         self._next_epoch, self._next_begun = _at_least(0, "epoch", epoch), 0
