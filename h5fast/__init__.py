@@ -19,6 +19,7 @@ Layers, each of which imports only what stands below it::
     columns             Table                           the fields of a batch, and who reads them
     python_column       PythonColumn                    a field that is read in Python
     engine_column       EngineColumn                    a field that the engine reads
+    keeping             KeptRows                        rows that were read in Python, up to a number of bytes
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array

@@ -1,7 +1,7 @@
 """The fields of a loader's batches: which datasets of which files they come from, and who reads them.
 
 Most are read by the engine, which needs nothing of Python for it. What it cannot read (strings, arrays, whatever only HDF5
-decodes) is read batch by batch in the loader's thread. Nothing is read here but metadata.
+decodes) is read batch by batch in the loader's thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from h5fast.engine_column import EngineColumn, engine_column
 from h5fast.fields import Field, Request
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.methods import reader_of
-from h5fast.python_column import PythonColumn, array_column, dataset_column
+from h5fast.python_column import PythonColumn, array_column, dataset_column, is_text
 from h5fast.sources import Source, open_source
 from h5fast.stored import Part
 
@@ -122,7 +122,7 @@ def _of_files(name: str, field: Field, datasets: list[Source]) -> EngineColumn |
         first = parts[-1].first + parts[-1].rows if parts else 0
         parts += [part._replace(first=first + part.first) for part in inner]
     _check_alike(name, datasets)
-    if parts is None or not any(part.rows for part in parts):
+    if parts is None or is_text(field.dtype) or not any(part.rows for part in parts):
         return dataset_column(name, field, datasets, None)
     return engine_column(name, field, datasets[0].data, tuple(part for part in parts if part.rows), None)
 
@@ -137,7 +137,7 @@ def _of_entry(name: str, field: Field, source: Mapping[str, Any]) -> EngineColum
         opened = open_source(entry, None)
         _require_rows(name, opened.data, opened.path)
         parts = reader_of(opened.data).parts()
-        if parts:
+        if parts and not is_text(field.dtype):
             return engine_column(name, field, opened.data, tuple(parts), None)
         return dataset_column(name, field, [opened], None)
     array = np.asarray(entry)
@@ -159,7 +159,7 @@ def _of_matrix(name: str, field: Field, matrix: HDF5Matrix) -> EngineColumn | Py
     data = opened.data
     parts = [_narrowed(part, matrix.start, matrix.end) for part in reader_of(data).parts() or ()]
     kept = tuple(part for part in parts if part.rows > 0)
-    if kept:
+    if kept and not is_text(field.dtype):
         return engine_column(name, field, data, kept, normalizer)
     return dataset_column(name, field, [opened], normalizer, matrix.start, len(matrix))
 
@@ -194,11 +194,12 @@ def _check_lengths(columns: list[EngineColumn | PythonColumn]) -> None:
 
 def _unequal_file(columns: list[EngineColumn | PythonColumn]) -> str:
     """Which file it is in, where that can be told."""
-    engine = [column for column in columns if isinstance(column, EngineColumn)]
-    for one in engine:
-        for other in engine:
-            for mine, theirs in zip(one.parts, other.parts):
-                if mine.rows != theirs.rows:
-                    return f"; the first that differ: {mine.where} ({mine.rows}), {theirs.where} ({theirs.rows})"
+    counts = [[(part.where, part.rows) for part in column.parts] if isinstance(column, EngineColumn)
+              else [(f"{column.name!r} of file {number + 1}", rows) for number, rows in enumerate(column.file_rows)]
+              for column in columns]
+    for one in counts:
+        for other in counts:
+            for (mine, rows), (theirs, other_rows) in zip(one, other):
+                if rows != other_rows:
+                    return f"; the first that differ: {mine} ({rows}), {theirs} ({other_rows})"
     return ""
-

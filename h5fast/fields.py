@@ -22,6 +22,8 @@ class Field:
         Name of the dataset in each file, or of the entry where the source is a mapping.
     dtype, scale, offset, channels_first:
         ``row.astype(dtype) * scale + offset``, with the last axis moved to the front, as in :meth:`h5fast.Dataset.take`.
+        ``dtype=str`` decodes strings into str, as h5py's ``Dataset.asstr()`` does; without it they come as h5py gives them,
+        bytes in an object array, and so do rows of variable length: each is an array.
     crop:
         What is taken of each axis of a row, in the order in which they are stored: a slice, a length (from the middle), or
         None for all of it. Axes that are not mentioned are taken whole. Only the chunks that the crop touches are read.
