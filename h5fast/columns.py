@@ -21,6 +21,7 @@ from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.methods import reader_of
 from h5fast.python_column import PythonColumn, array_column, dataset_column, is_text
 from h5fast.sources import Source, open_source
+from h5fast.sparse import csr_column
 from h5fast.stored import Part
 
 __all__ = ["EngineColumn", "PythonColumn", "Table", "open_table", "read_whole"]
@@ -67,14 +68,12 @@ def open_table(source: Any, request: Request) -> Table:
     """
     if isinstance(source, Mapping) and not isinstance(source, h5py.Group):
         columns = [_of_entry(name, field, source) for name, field in request.fields.items()]
-        files, lengths = [], []
+        files = []
     else:
         files = list(_files(source))
-        opened = {name: [open_source(file, field.name) for file in files] for name, field in request.fields.items()}
-        columns = [_of_files(name, field, opened[name]) for name, field in request.fields.items()]
-        lengths = [one.data.shape[0] for one in next(iter(opened.values()))]
+        columns = [_of_files(name, field, files) for name, field in request.fields.items()]
     _check_lengths(columns)
-    return Table(tuple(columns), request.form, columns[0].rows, tuple(files), tuple(lengths))
+    return Table(tuple(columns), request.form, columns[0].rows, tuple(files), columns[0].file_rows if files else ())
 
 
 def read_whole(source: Any, name: str) -> np.ndarray:
@@ -111,7 +110,13 @@ def _files(source: Any) -> Iterator[str | h5py.Group]:
         )
 
 
-def _of_files(name: str, field: Field, datasets: list[Source]) -> EngineColumn | PythonColumn:
+def _of_files(name: str, field: Field, files: list[str | h5py.Group]) -> EngineColumn | PythonColumn:
+    if field.layout == "csr":
+        return csr_column(name, field, files, field.name)
+    return _of_datasets(name, field, [open_source(file, field.name) for file in files])
+
+
+def _of_datasets(name: str, field: Field, datasets: list[Source]) -> EngineColumn | PythonColumn:
     parts: list[Part] | None = []
     for opened in datasets:
         _require_rows(name, opened.data, opened.path)
@@ -124,22 +129,22 @@ def _of_files(name: str, field: Field, datasets: list[Source]) -> EngineColumn |
     _check_alike(name, datasets)
     if parts is None or is_text(field.dtype) or not any(part.rows for part in parts):
         return dataset_column(name, field, datasets, None)
-    return engine_column(name, field, datasets[0].data, tuple(part for part in parts if part.rows), None)
+    return engine_column(name, field, datasets[0].data, tuple(part for part in parts if part.rows), None,
+                         tuple(opened.data.shape[0] for opened in datasets))
 
 
 def _of_entry(name: str, field: Field, source: Mapping[str, Any]) -> EngineColumn | PythonColumn:
     if field.name not in source:
         raise KeyError(f"the source has no {field.name!r}; it has {sorted(source)}")
     entry = source[field.name]
+    if field.layout == "csr":
+        if not isinstance(entry, h5py.Group):
+            raise TypeError(f"field {name!r}: layout='csr' needs an open group, not {type(entry).__name__}")
+        return csr_column(name, field, [entry], "")
     if isinstance(entry, HDF5Matrix):
         return _of_matrix(name, field, entry)
     if isinstance(entry, h5py.Dataset):
-        opened = open_source(entry, None)
-        _require_rows(name, opened.data, opened.path)
-        parts = reader_of(opened.data).parts()
-        if parts and not is_text(field.dtype):
-            return engine_column(name, field, opened.data, tuple(parts), None)
-        return dataset_column(name, field, [opened], None)
+        return _of_datasets(name, field, [open_source(entry, None)])
     array = np.asarray(entry)
     if array.ndim == 0:
         raise ValueError(f"field {name!r}: {type(entry).__name__} is no array of rows")

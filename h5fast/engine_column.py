@@ -31,6 +31,7 @@ class EngineColumn:
         stored: what the rows are in the files, cropped, and what becomes of them
         row: what is taken of a row
         normalizer: what the rows of a batch go through after that, in Python; or None
+        file_rows: rows of each file; empty where there are no files
     """
 
     name: str
@@ -39,6 +40,7 @@ class EngineColumn:
     row: Selection
     itemsize: int
     normalizer: Normalizer | None = None
+    file_rows: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -104,14 +106,20 @@ class EngineColumn:
 
 
 def engine_column(name: str, field: Field, data: h5py.Dataset, parts: tuple[Part, ...],
-                   normalizer: Normalizer | None) -> EngineColumn:
+                  normalizer: Normalizer | None, file_rows: tuple[int, ...] = ()) -> EngineColumn:
+    """The column of parts of datasets like `data`: one shape of rows, and one type.
+
+    Raises:
+        TypeError, ValueError: the field asks for what their rows cannot become.
+    """
     crop = checked_crop(name, field, data.shape[1:])
     row = select((slice(0, 1), *crop), data.shape, True)
     wanted = transform.request(data.dtype, row.shape[1:], field.dtype, field.scale, field.offset, field.channels_first)
-    return EngineColumn(name, parts, wanted, row, data.dtype.itemsize, normalizer)
+    return EngineColumn(name, parts, wanted, row, data.dtype.itemsize, normalizer, file_rows)
 
 
 def checked_crop(name: str, field: Field, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """What a field takes of each axis of rows of this shape. Raises ``ValueError`` for what they do not have."""
     crop = tuple(field.crop or ())
     if len(crop) > len(shape):
         raise ValueError(f"field {name!r}: crop names {len(crop)} axes, and a row has {len(shape)}")

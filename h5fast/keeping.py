@@ -23,15 +23,15 @@ _BLOCK = 300
 
 
 class Keeper(Protocol):
-    """What a loader tells how much of a field may be kept.
+    """What a loader tells how much of a field may be kept."""
 
-    Attributes:
-        nbytes: bytes of all of it, as far as can be told
-        takes_part: whether less than that is of use
-    """
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it, as far as can be told."""
 
-    nbytes: int
-    takes_part: bool
+    @property
+    def takes_part(self) -> bool:
+        """Whether less than that is of use."""
 
     def grant(self, nbytes: int) -> None:
         """Allows to keep so many bytes. What is kept already is forgotten."""
