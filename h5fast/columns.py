@@ -20,6 +20,7 @@ from h5fast.fields import Field, Request
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.methods import reader_of
 from h5fast.python_column import PythonColumn, array_column, dataset_column, is_text
+from h5fast.sliding import array_windows, window_column
 from h5fast.sources import Source, open_source
 from h5fast.sparse import csr_column
 from h5fast.stored import Part
@@ -68,11 +69,11 @@ def open_table(source: Any, request: Request) -> Table:
     """
     if isinstance(source, Mapping) and not isinstance(source, h5py.Group):
         columns = [_of_entry(name, field, source) for name, field in request.fields.items()]
-        files = []
+        files: list[str | h5py.Group] = []
     else:
         files = list(_files(source))
         columns = [_of_files(name, field, files) for name, field in request.fields.items()]
-    _check_lengths(columns)
+    _check_lengths(columns, files)
     return Table(tuple(columns), request.form, columns[0].rows, tuple(files), columns[0].file_rows if files else ())
 
 
@@ -117,20 +118,28 @@ def _of_files(name: str, field: Field, files: list[str | h5py.Group]) -> EngineC
 
 
 def _of_datasets(name: str, field: Field, datasets: list[Source]) -> EngineColumn | PythonColumn:
-    parts: list[Part] | None = []
     for opened in datasets:
         _require_rows(name, opened.data, opened.path)
-        inner = reader_of(opened.data).parts()
-        if inner is None or parts is None:
-            parts = None
-            continue
-        first = parts[-1].first + parts[-1].rows if parts else 0
-        parts += [part._replace(first=first + part.first) for part in inner]
     _check_alike(name, datasets)
+    if field.window is not None:
+        return window_column(name, field, datasets)
+    parts = _engine_parts(datasets)
     if parts is None or is_text(field.dtype) or not any(part.rows for part in parts):
         return dataset_column(name, field, datasets, None)
-    return engine_column(name, field, datasets[0].data, tuple(part for part in parts if part.rows), None,
+    return engine_column(name, field, datasets[0].data.shape, datasets[0].data.dtype, tuple(part for part in parts if part.rows), None,
                          tuple(opened.data.shape[0] for opened in datasets))
+
+
+def _engine_parts(datasets: list[Source]) -> list[Part] | None:
+    """Where the rows lie, one dataset after the other; None where the engine cannot read all of them."""
+    parts: list[Part] = []
+    for opened in datasets:
+        inner = reader_of(opened.data).parts()
+        if inner is None:
+            return None
+        first = parts[-1].first + parts[-1].rows if parts else 0
+        parts += [part._replace(first=first + part.first) for part in inner]
+    return parts
 
 
 def _of_entry(name: str, field: Field, source: Mapping[str, Any]) -> EngineColumn | PythonColumn:
@@ -142,13 +151,15 @@ def _of_entry(name: str, field: Field, source: Mapping[str, Any]) -> EngineColum
             raise TypeError(f"field {name!r}: layout='csr' needs an open group, not {type(entry).__name__}")
         return csr_column(name, field, [entry], "")
     if isinstance(entry, HDF5Matrix):
+        if field.window is not None:
+            raise ValueError(f"field {name!r}: windows are of a dataset or an array, not of an HDF5Matrix; take its data")
         return _of_matrix(name, field, entry)
     if isinstance(entry, h5py.Dataset):
         return _of_datasets(name, field, [open_source(entry, None)])
     array = np.asarray(entry)
     if array.ndim == 0:
         raise ValueError(f"field {name!r}: {type(entry).__name__} is no array of rows")
-    return array_column(name, field, array)
+    return array_column(name, field, array if field.window is None else array_windows(name, field, array))
 
 
 def _of_matrix(name: str, field: Field, matrix: HDF5Matrix) -> EngineColumn | PythonColumn:
@@ -165,7 +176,7 @@ def _of_matrix(name: str, field: Field, matrix: HDF5Matrix) -> EngineColumn | Py
     parts = [_narrowed(part, matrix.start, matrix.end) for part in reader_of(data).parts() or ()]
     kept = tuple(part for part in parts if part.rows > 0)
     if kept and not is_text(field.dtype):
-        return engine_column(name, field, data, kept, normalizer)
+        return engine_column(name, field, data.shape, data.dtype, kept, normalizer)
     return dataset_column(name, field, [opened], normalizer, matrix.start, len(matrix))
 
 
@@ -191,20 +202,15 @@ def _check_alike(name: str, datasets: list[Any]) -> None:
             )
 
 
-def _check_lengths(columns: list[EngineColumn | PythonColumn]) -> None:
+def _check_lengths(columns: list[EngineColumn | PythonColumn], files: list[str | h5py.Group]) -> None:
+    """Fields of one row lie at one place: in each file there must be as many rows of each."""
     lengths = {column.name: column.rows for column in columns}
+    for column in columns:
+        for number, (rows, first_rows) in enumerate(zip(column.file_rows, columns[0].file_rows)):
+            if rows != first_rows:
+                file = files[number]
+                where = file if isinstance(file, str) else file.file.filename
+                raise ValueError(f"the fields have different numbers of rows: {lengths}; the first file in which they differ "
+                                 f"is {where}: {columns[0].name!r} ({first_rows}), {column.name!r} ({rows})")
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"the fields have different numbers of rows: {lengths}{_unequal_file(columns)}")
-
-
-def _unequal_file(columns: list[EngineColumn | PythonColumn]) -> str:
-    """Which file it is in, where that can be told."""
-    counts = [[(part.where, part.rows) for part in column.parts] if isinstance(column, EngineColumn)
-              else [(f"{column.name!r} of file {number + 1}", rows) for number, rows in enumerate(column.file_rows)]
-              for column in columns]
-    for one in counts:
-        for other in counts:
-            for (mine, rows), (theirs, other_rows) in zip(one, other):
-                if rows != other_rows:
-                    return f"; the first that differ: {mine} ({rows}), {theirs} ({other_rows})"
-    return ""
+        raise ValueError(f"the fields have different numbers of rows: {lengths}")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 
 from h5fast import transform
@@ -105,17 +104,17 @@ class EngineColumn:
         return any(part.chunks[0].filter_count > 0 for part in self.parts)
 
 
-def engine_column(name: str, field: Field, data: h5py.Dataset, parts: tuple[Part, ...],
+def engine_column(name: str, field: Field, shape: tuple[int, ...], dtype: np.dtype, parts: tuple[Part, ...],
                   normalizer: Normalizer | None, file_rows: tuple[int, ...] = ()) -> EngineColumn:
-    """The column of parts of datasets like `data`: one shape of rows, and one type.
+    """The column of parts of datasets of this type; of the shape, all but the first axis counts.
 
     Raises:
         TypeError, ValueError: the field asks for what their rows cannot become.
     """
-    crop = checked_crop(name, field, data.shape[1:])
-    row = select((slice(0, 1), *crop), data.shape, True)
-    wanted = transform.request(data.dtype, row.shape[1:], field.dtype, field.scale, field.offset, field.channels_first)
-    return EngineColumn(name, parts, wanted, row, data.dtype.itemsize, normalizer, file_rows)
+    crop = checked_crop(name, field, shape[1:])
+    row = select((slice(0, 1), *crop), shape, True)
+    wanted = transform.request(dtype, row.shape[1:], field.dtype, field.scale, field.offset, field.channels_first)
+    return EngineColumn(name, parts, wanted, row, dtype.itemsize, normalizer, file_rows)
 
 
 def checked_crop(name: str, field: Field, shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -216,13 +216,13 @@ def array_column(name: str, field: Field, array: np.ndarray) -> PythonColumn:
     array = array[(slice(None), *crop)]
     if is_text(field.dtype) and array.dtype.kind == "S":
         decode = text_decoder(name, array.dtype)
-        return PythonColumn(name, len(array), lambda rows: decode(array.take(rows, axis=0)), array.dtype.itemsize + _UNKNOWN_ROW,
+        return PythonColumn(name, len(array), lambda rows: decode(array[rows]), array.dtype.itemsize + _UNKNOWN_ROW,
                             f"str {array.shape[1:]}")
     wanted = transform.request(array.dtype, array.shape[1:], field.dtype, field.scale, field.offset, field.channels_first)
     convert = None if wanted.is_identity else transform_of(wanted)
 
     def read(rows: np.ndarray) -> np.ndarray:
-        taken = array.take(rows, axis=0)
+        taken = array[rows]
         return taken if convert is None else convert(taken)
 
     row_bytes = wanted.dtype.itemsize * math.prod(wanted.out_row_shape)

@@ -23,7 +23,7 @@ from h5fast.sources import Source
 from h5fast.stored import Part
 from h5fast.threads import get_num_threads
 
-__all__ = ["Runs", "ranges", "view_in_runs"]
+__all__ = ["KeptRuns", "Runs", "ranges", "view_in_runs"]
 
 # A run may be read with up to this many bytes too much at either end, for a plan of fewer pieces: the engine needs 40 bytes
 # for each piece, and a quarter of a KiB is copied faster than two pieces are planned.
@@ -42,8 +42,6 @@ class Runs:
         crop: what is taken of each axis but the first
         unit: runs start and end at multiples of it
     """
-
-    takes_part = False
 
     def __init__(self, opened: Source, crop: tuple[slice, ...] = (), unit: int = 1) -> None:
         self._opened = opened
@@ -178,6 +176,30 @@ class Runs:
             return self._part.chunks[0].chunk[0]
         chunks = self._opened.data.chunks
         return chunks[0] if chunks else 1
+
+
+class KeptRuns:
+    """What may be kept of several datasets: all that is decoded, or nothing."""
+
+    takes_part = False
+
+    def __init__(self, runs: list[Runs]) -> None:
+        self._runs = [one for one in runs if one.is_worth_keeping]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows that are decoded; 0 where none is."""
+        return sum(runs.nbytes for runs in self._runs)
+
+    def grant(self, nbytes: int) -> None:
+        """Allows to keep all of them, or nothing."""
+        for runs in self._runs:
+            runs.grant(runs.nbytes if nbytes >= self.nbytes else 0)
+
+    def forget(self) -> None:
+        """Frees what is kept."""
+        for runs in self._runs:
+            runs.forget()
 
 
 def view_in_runs(opened: Source, length: int) -> Part | None:

@@ -15,7 +15,7 @@ from h5fast import transform
 from h5fast.errors import CorruptFileError
 from h5fast.fields import Field
 from h5fast.python_column import PythonColumn
-from h5fast.runs import Runs, ranges
+from h5fast.runs import KeptRuns, Runs, ranges
 from h5fast.sources import Source, open_source
 
 __all__ = ["csr_column"]
@@ -50,16 +50,15 @@ def csr_column(name: str, field: Field, sources: list[Any], group: str) -> Pytho
                              f"those of {other.where} {other.columns:,} of {other.data.dtype}")
     wanted = transform.request(first.data.dtype, (), field.dtype, field.scale, None, False)
     rows = _Rows(matrices, wanted)
+    kept = KeptRuns([runs for matrix in matrices for runs in (matrix.data, matrix.indices)])
     file_rows = tuple(len(matrix.indptr) - 1 for matrix in matrices)
     form = f"csr {wanted.dtype} ({first.columns},)"
     return PythonColumn(name, len(rows.lengths), rows.read, rows.mean_bytes(), form, file_rows, rows.batch_bytes,
-                        rows.work_bytes, rows if rows.is_worth_keeping else None)
+                        rows.work_bytes, kept if kept.nbytes else None)
 
 
 class _Rows:
-    """Rows of several matrices, and what of them is kept."""
-
-    takes_part = False
+    """Rows of several matrices."""
 
     def __init__(self, matrices: list[_Matrix], wanted: transform.Transform) -> None:
         self._matrices, self._wanted = matrices, wanted
@@ -71,30 +70,6 @@ class _Rows:
         self._index_dtype = np.dtype(np.int32 if columns <= np.iinfo(np.int32).max else np.int64)
 
     # Memory.
-
-    @property
-    def _runs(self) -> list[Runs]:
-        return [runs for matrix in self._matrices for runs in (matrix.data, matrix.indices) if runs.is_worth_keeping]
-
-    @property
-    def is_worth_keeping(self) -> bool:
-        """Whether any of it is decoded."""
-        return bool(self._runs)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows that are decoded."""
-        return sum(runs.nbytes for runs in self._runs)
-
-    def grant(self, nbytes: int) -> None:
-        """Allows to keep all rows, or nothing."""
-        for runs in self._runs:
-            runs.grant(runs.nbytes if nbytes >= self.nbytes else 0)
-
-    def forget(self) -> None:
-        """Frees what is kept."""
-        for runs in self._runs:
-            runs.forget()
 
     def mean_bytes(self) -> int:
         """Bytes of a row, on average."""
