@@ -13,6 +13,7 @@
 
 Layers, each of which imports only what stands below it::
 
+    mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
     pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
     selecting, ordering                                 which rows an epoch draws, and in which order
@@ -70,6 +71,7 @@ from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, Read
 from h5fast.fields import Field
 from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix, Normalize
+from h5fast.mixing import mix
 from h5fast.objects import Dataset, File, Group
 from h5fast.patching import patch, patched, unpatch
 from h5fast.splits import split, write_split
@@ -90,6 +92,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "get_num_threads",
+    "mix",
     "patch",
     "patched",
     "set_num_threads",
