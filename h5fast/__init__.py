@@ -18,6 +18,7 @@ Layers, each of which imports only what stands below it::
     pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
     selecting, ordering                                 which rows an epoch draws, and in which order
     columns             Table                           the fields of a batch, and who reads them
+    samples             samples_column()                fields whose rows are datasets of their own, found by a pattern
     sliding             window_column()                 fields that are windows over longer datasets
     sparse              csr_column()                    fields that are CSR matrices
     runs                Runs                            runs of consecutive rows, gathered at random

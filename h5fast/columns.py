@@ -20,6 +20,7 @@ from h5fast.fields import Field, Request
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.methods import reader_of
 from h5fast.python_column import PythonColumn, array_column, dataset_column, is_text
+from h5fast.samples import check_same_names, find_samples, is_pattern, samples_column
 from h5fast.sliding import array_windows, window_column
 from h5fast.sources import Source, open_source
 from h5fast.sparse import csr_column
@@ -72,7 +73,12 @@ def open_table(source: Any, request: Request) -> Table:
         files: list[str | h5py.Group] = []
     else:
         files = list(_files(source))
-        columns = [_of_files(name, field, files) for name, field in request.fields.items()]
+        samples = {name: [find_samples(name, file, field.name) for file in files]
+                   for name, field in request.fields.items() if is_pattern(field.name)}
+        if samples:
+            check_same_names(samples)
+        columns = [samples_column(name, field, samples[name]) if name in samples else _of_files(name, field, files)
+                   for name, field in request.fields.items()]
     _check_lengths(columns, files)
     return Table(tuple(columns), request.form, columns[0].rows, tuple(files), columns[0].file_rows if files else ())
 

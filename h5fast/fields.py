@@ -19,7 +19,10 @@ class Field:
     Attributes
     ----------
     name:
-        Name of the dataset in each file, or of the entry where the source is a mapping.
+        Name of the dataset in each file, or of the entry where the source is a mapping. With stars it is a pattern,
+        ``"samples/*/image"``: rows are the datasets that match, in natural order (2 before 10) of what the stars, which stand
+        for any part of one name, stand for. Fields with patterns must match the same. Samples of different shapes or types
+        come as an object array of arrays.
     dtype, scale, offset, channels_first:
         ``row.astype(dtype) * scale + offset``, with the last axis moved to the front, as in :meth:`h5fast.Dataset.take`.
         ``dtype=str`` decodes strings into str, as h5py's ``Dataset.asstr()`` does; without it they come as h5py gives them,
