@@ -13,11 +13,19 @@
 
 Layers, each of which imports only what stands below it::
 
+    mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
     pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
     planning            Plan                            what an epoch will cost, and how well an order mixes
     selecting, ordering                                 which rows an epoch draws, and in which order
     columns             Table                           the fields of a batch, and who reads them
+    samples             samples_column()                fields whose rows are datasets of their own, found by a pattern
+    sliding             window_column()                 fields that are windows over longer datasets
+    sparse              csr_column()                    fields that are CSR matrices
+    runs                Runs                            runs of consecutive rows, gathered at random
+    python_column       PythonColumn                    a field that is read in Python
+    engine_column       EngineColumn                    a field that the engine reads
+    keeping             KeptRows                        rows that were read in Python, up to a number of bytes
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
@@ -65,6 +73,7 @@ from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, Read
 from h5fast.fields import Field
 from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix, Normalize
+from h5fast.mixing import mix
 from h5fast.objects import Dataset, File, Group
 from h5fast.patching import patch, patched, unpatch
 from h5fast.splits import split, write_split
@@ -85,6 +94,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "get_num_threads",
+    "mix",
     "patch",
     "patched",
     "set_num_threads",

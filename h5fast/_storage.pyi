@@ -8,6 +8,7 @@ FILTER_NAMES: dict[int, str]
 @final
 class Storage:
     chunk_count: int
+    is_chunked: bool
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -24,4 +25,5 @@ class Storage:
     @property
     def chunk(self) -> tuple[int, ...]: ...
     def chunks_of(self, selection: Selection, limit: int) -> list[tuple[int, ...]] | None: ...
+    def in_runs(self, length: int) -> Storage: ...
     def number_of(self, coordinates: tuple[int, ...]) -> int: ...

@@ -19,18 +19,26 @@ class Field:
     Attributes
     ----------
     name:
-        Name of the dataset in each file, or of the entry where the source is a mapping.
+        Name of the dataset in each file, or of the entry where the source is a mapping. With stars it is a pattern,
+        ``"samples/*/image"``: rows are the datasets that match, in natural order (2 before 10) of what the stars, which stand
+        for any part of one name, stand for. Fields with patterns must match the same. Samples of different shapes or types
+        come as an object array of arrays.
     dtype, scale, offset, channels_first:
         ``row.astype(dtype) * scale + offset``, with the last axis moved to the front, as in :meth:`h5fast.Dataset.take`.
+        ``dtype=str`` decodes strings into str, as h5py's ``Dataset.asstr()`` does; without it they come as h5py gives them,
+        bytes in an object array, and so do rows of variable length: each is an array.
     crop:
         What is taken of each axis of a row, in the order in which they are stored: a slice, a length (from the middle), or
         None for all of it. Axes that are not mentioned are taken whole. Only the chunks that the crop touches are read.
     layout:
-        ``"csr"``: the dataset is a group with ``data``, ``indices`` and ``indptr``, and batches are
-        ``scipy.sparse.csr_matrix``.
+        ``"csr"``: the dataset is a group with ``data``, ``indices`` and ``indptr`` and an attribute ``shape``, as AnnData
+        writes them, and batches are ``scipy.sparse.csr_matrix`` (needs scipy). `dtype` and `scale` are the values'.
     window, stride:
-        A row is `window` consecutive entries of the dataset, the next row starts `stride` (by default `window`) further.
-        Windows do not reach from one file into the next.
+        A row is `window` consecutive entries of the dataset, the next row starts `stride` (by default `window`) further:
+        row i is ``dataset[i * stride : i * stride + window]``. Windows do not reach from one file into the next; what is
+        left over at the end of a file is left out. Such a row has one axis more, in front: `crop` counts it as the first,
+        `channels_first` puts the last axis before it, (time, channels) becomes (channels, time). Windows that neither overlap
+        nor cross the chunks are read as fast as plain rows.
     """
 
     name: str

@@ -19,7 +19,7 @@ from h5fast._blocks import empty
 from h5fast._feed import Column, Feed, Items
 from h5fast.columns import EngineColumn, PythonColumn, Table, open_table
 from h5fast.fields import request
-from h5fast.memory import Division, divide, parse_bytes
+from h5fast.memory import Division, divide, forget, grant, parse_bytes
 from h5fast.ordering import Order, group_starts, kind_of
 from h5fast.pipeline import Pipeline
 from h5fast.planning import Plan, field_plan, shuffle_quality
@@ -133,6 +133,7 @@ class Loader:
             self._order.cumulated = weights_of(weights, self._table, self._items, source)
         self._memory = parse_bytes(memory)
         self._division = self._divide(self._memory)
+        grant(self._division, self._table)
         if kind == "blocks":
             self._set_groups()
         self._columns: list[Column] | None = None
@@ -259,6 +260,7 @@ class Loader:
             self._current.is_under_way = False
         self._columns = None
         self._settled_for = None
+        forget(self._table)
 
     def __enter__(self) -> Loader:
         """The loader itself; leaving the block closes it."""

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from h5fast._feed import ROW_OVERHEAD
-from h5fast.columns import EngineColumn, Table
+from h5fast.columns import EngineColumn, PythonColumn, Table
 
-__all__ = ["Division", "divide", "parse_bytes"]
+__all__ = ["Division", "divide", "forget", "grant", "parse_bytes"]
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
           "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
@@ -42,11 +42,27 @@ class Division:
         fixed: bytes of the ring and of lists; of threads at work, what is more than usual
         kept: of each field that is decoded, by name, how many of its rows can be kept; all of them where that is their number
         needed: bytes of all of it
+        granted: of each field that Python reads and that can be kept, by name, bytes for that
     """
 
     fixed: int
     kept: dict[str, int]
     needed: int
+    granted: dict[str, int]
+
+
+def grant(division: Division, table: Table) -> None:
+    """Lets the fields that Python reads keep what was divided to them."""
+    for column in _keeping(table):
+        if column.keeper is not None:
+            column.keeper.grant(division.granted[column.name])
+
+
+def forget(table: Table) -> None:
+    """Frees what the fields that Python reads keep."""
+    for column in _keeping(table):
+        if column.keeper is not None:
+            column.keeper.forget()
 
 
 def divide(memory: int, table: Table, items: int, *, batch: int, places: int, threads: int, other: int) -> Division:
@@ -63,9 +79,10 @@ def divide(memory: int, table: Table, items: int, *, batch: int, places: int, th
         ValueError: not even the batches fit, with what would be needed.
     """
     decoded = [column for column in table.engine if column.is_decoded]
-    fixed = other + places * batch * _row_bytes(table)
+    fixed = other + places * _batch_bytes(table, batch)
     fixed += max(0, threads * _thread_bytes(table.engine) - _UNCOUNTED_THREADS)
     fixed += batch * sum(column.row_bytes for column in table.engine if column.finish is not None)
+    fixed += max((c.work_bytes(batch) for c in table.columns if isinstance(c, PythonColumn) and c.work_bytes), default=0)
     left = memory - fixed
     if left < 0:
         raise ValueError(
@@ -79,6 +96,8 @@ def divide(memory: int, table: Table, items: int, *, batch: int, places: int, th
             kept[column.name] = items
             left -= sizes[column.name]
     rest = [column for column in decoded if column.name not in kept]
+    granted = _granted(_keeping(table), left, rest, sum(sizes[column.name] for column in rest))
+    left -= sum(granted.values())
     if sum(sizes[column.name] for column in rest) <= left:
         kept.update({column.name: items for column in rest})
     elif rest:
@@ -89,13 +108,38 @@ def divide(memory: int, table: Table, items: int, *, batch: int, places: int, th
         rows = min(rows, left // each)
         rows = min(rows, items, (1 << 31) - 1)
         kept.update({column.name: rows for column in rest})
-    needed = fixed + sum(kept[c.name] * (c.row_bytes + (ROW_OVERHEAD if kept[c.name] < items else 0)) for c in decoded)
-    return Division(fixed, kept, needed)
+    needed = fixed + sum(granted.values()) + sum(kept[c.name] * (c.row_bytes + (ROW_OVERHEAD if kept[c.name] < items else 0)) for c in decoded)
+    return Division(fixed, kept, needed, granted)
 
 
-def _row_bytes(table: Table) -> int:
-    """Bytes of a row of all fields in a batch."""
-    return sum(column.out_bytes if isinstance(column, EngineColumn) else column.row_bytes for column in table.columns)
+def _keeping(table: Table) -> list[PythonColumn]:
+    """The fields that Python reads and that can be kept, the smallest first."""
+    found = [(column.keeper.nbytes, place, column) for place, column in enumerate(table.columns)
+             if isinstance(column, PythonColumn) and column.keeper is not None]
+    return [column for _, _, column in sorted(found, key=lambda one: one[:2])]
+
+
+def _granted(keeping: list[PythonColumn], left: int, rivals: list[EngineColumn], rivals_bytes: int) -> dict[str, int]:
+    """Bytes for each of these fields, of those that are left for them and for the rivals together."""
+    granted: dict[str, int] = {}
+    all_fit = sum(c.keeper.nbytes for c in keeping if c.keeper is not None) + rivals_bytes <= left
+    for place, column in enumerate(keeping):
+        if column.keeper is None:
+            continue
+        share = left // (len(keeping) - place + len(rivals))
+        whole = column.keeper.nbytes
+        if all_fit or whole <= max(share, int(left * _SMALL)):
+            granted[column.name] = whole
+        else:
+            granted[column.name] = share if column.keeper.takes_part else 0
+        left -= granted[column.name]
+    return granted
+
+
+def _batch_bytes(table: Table, batch: int) -> int:
+    """Bytes of all fields of a batch."""
+    return sum(batch * column.out_bytes if isinstance(column, EngineColumn) else column.bytes_of(batch)
+               for column in table.columns)
 
 
 def _thread_bytes(columns: list[EngineColumn]) -> int:

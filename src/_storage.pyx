@@ -45,6 +45,7 @@ cdef class Storage:
     """
     def __init__(self, tuple shape, chunk, uint64_t itemsize, filters=(), bint raw_edges=False, bytes fill=b""):
         cdef int axis
+        self.is_chunked = chunk is not None
         if chunk is None:
             chunk = cut(shape, itemsize)
         if fill == b"":
@@ -57,14 +58,6 @@ cdef class Storage:
             chunk_bytes *= extent
         if total >= 1 << 63 or chunk_bytes >= 1 << 62:
             raise ValueError(f"a dataset of shape {shape}, chunks {chunk} and {itemsize} bytes an element is too large")
-        self.storage.rank = len(shape)
-        grid = 1
-        for axis in range(len(shape)):
-            self.storage.shape[axis] = shape[axis]
-            self.storage.chunk[axis] = chunk[axis]
-            self.storage.grid[axis] = -(-shape[axis] // chunk[axis])
-            grid *= -(-shape[axis] // chunk[axis])
-        self.chunk_count = grid
         self.storage.itemsize = itemsize
         self.storage.chunk_bytes = chunk_bytes
         self.storage.raw_edges = raw_edges
@@ -72,12 +65,59 @@ cdef class Storage:
         self.storage.fill = <const uint8_t *><const char *>fill
         self.kept = [fill]
         self.set_filters(filters)
+        self.set_axes(shape, chunk)
+
+    cdef int set_axes(self, tuple shape, tuple chunk) except -1:
+        """Extent and chunk shape, also of the form whose elements are bytes; all else is set."""
+        cdef int axis
+        grid = 1
+        self.storage.rank = len(shape)
+        for axis in range(len(shape)):
+            self.storage.shape[axis] = shape[axis]
+            self.storage.chunk[axis] = chunk[axis]
+            self.storage.grid[axis] = -(-shape[axis] // chunk[axis])
+            grid *= -(-shape[axis] // chunk[axis])
+        self.chunk_count = grid
         self.by_bytes = self.storage
         self.by_bytes.rank += 1
         axis = self.storage.rank
-        self.by_bytes.shape[axis] = self.by_bytes.chunk[axis] = itemsize
+        self.by_bytes.shape[axis] = self.by_bytes.chunk[axis] = self.storage.itemsize
         self.by_bytes.grid[axis] = 1
         self.by_bytes.itemsize = 1
+        return 0
+
+    def in_runs(self, uint64_t length) -> Storage:
+        """The same bytes seen as rows that are ``length`` rows of this one: an axis of that length behind the first. What
+        the index of this one says is true of it, too.
+
+        Of chunks, the last run may reach beyond the extent into the rest of its chunk, which is stored but means nothing;
+        of contiguous data there are whole runs only.
+
+        Raises:
+            ValueError: runs of this length lie in more than one chunk, or the rest of a chunk may not be stored so.
+        """
+        cdef Storage seen = Storage.__new__(Storage)
+        cdef int rank = self.storage.rank
+        shape = tuple(self.storage.shape[axis] for axis in range(rank))
+        if rank == 0 or rank + 1 >= H5FAST_MAX_RANK or length == 0:
+            raise ValueError(f"rows of shape {shape} cannot be seen in runs of {length}")
+        seen.storage = self.storage
+        seen.kept = self.kept
+        seen.is_chunked = self.is_chunked
+        if not self.is_chunked:
+            shape = (shape[0] // length, length, *shape[1:])
+            chunk = cut(shape, self.storage.itemsize)
+            seen.storage.chunk_bytes = self.storage.itemsize
+            for extent in chunk:
+                seen.storage.chunk_bytes *= extent
+        else:
+            chunk = self.chunk
+            if chunk[0] % length != 0 or (self.storage.raw_edges and shape[0] % length != 0):
+                raise ValueError(f"chunks of {chunk[0]} of {shape[0]} rows cannot be seen in runs of {length}")
+            shape = (-(-shape[0] // length), length, *shape[1:])
+            chunk = (chunk[0] // length, length, *chunk[1:])
+        seen.set_axes(shape, chunk)
+        return seen
 
     cdef int set_filters(self, filters) except -1:
         cdef h5fast_filter *filter

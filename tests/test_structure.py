@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent.parent / "src"
 
 PUBLIC = {
     "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "Group", "H5FastError", "HDF5Matrix",
-    "Loader", "Normalize", "ReadError", "UnsupportedError", "__version__", "get_num_threads", "patch", "patched",
+    "Loader", "Normalize", "ReadError", "UnsupportedError", "__version__", "get_num_threads", "mix", "patch", "patched",
     "set_num_threads", "split", "unpatch", "write_split",
 }
 

@@ -28,6 +28,8 @@ cdef class Storage:
     cdef h5fast_storage by_bytes    # the same with the bytes of an element as a last axis
     cdef object kept                # owns what the structs point to
     cdef readonly uint64_t chunk_count
+    cdef readonly bint is_chunked
 
     cdef int set_filters(self, filters) except -1
+    cdef int set_axes(self, tuple shape, tuple chunk) except -1
     cdef int covered(self, Selection selection, int axis, uint64_t *first, uint64_t *last) noexcept
