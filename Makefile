@@ -11,11 +11,12 @@ COMPILED := setup.py pyproject.toml $(wildcard src/*.c src/*.h src/*.pyx src/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench clean
+.PHONY: help demo test check bench clean
 
 help:
 	@echo 'make demo   train on real images from HDF5 files, and compare the reading (2 minutes, 400 MB in demo-data/)'
 	@echo 'make test   run the tests'
+	@echo 'make check  the wider checks: C tests under sanitizers, h5py'"'"'s own tests through h5fast (10 minutes)'
 	@echo 'make bench  measure (10 minutes, 2.2 GB in benchmarks/data/ or $$H5FAST_BENCH_DATA)'
 	@echo 'make clean  remove what these made, the virtual environment included'
 	@echo
@@ -28,6 +29,12 @@ demo: $(VENV)/installed-demo
 test: $(VENV)/installed-test
 	@echo '== running the tests'
 	@$(RUN) -m pytest
+
+check: $(VENV)/installed-test
+	@echo '== running the C tests under sanitizers'
+	@$(MAKE) --no-print-directory -C tests/c sanitize tsan
+	@echo "== running h5py's own tests, as they are and through h5fast"
+	@$(RUN) tests/h5py_suite.py
 
 bench: $(VENV)/installed-test
 	@echo '== making the files to measure on, where they are missing'
