@@ -14,7 +14,8 @@
 Layers, each of which imports only what stands below it::
 
     loader              Loader                          shuffled epochs of batches, made ahead
-    pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
+    epoch, keeping                                      one iteration; decoded rows, from one to the next
+    staging, pipeline, memory                           the thread that makes them; what may be kept of what is decoded
     selecting, ordering                                 which rows an epoch draws, and in which order
     columns             Table                           the fields of a batch, and who reads them
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
