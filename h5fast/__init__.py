@@ -15,7 +15,8 @@ Layers, each of which imports only what stands below it::
 
     mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
-    pipeline, memory                                    the thread that makes them; what may be kept of what is decoded
+    epoch, keeping                                      one iteration; decoded rows, from one to the next
+    staging, pipeline, memory                           the thread that makes them; what may be kept of what is decoded
     planning            Plan                            what an epoch will cost, and how well an order mixes
     selecting, ordering                                 which rows an epoch draws, and in which order
     columns             Table                           the fields of a batch, and who reads them
@@ -25,7 +26,7 @@ Layers, each of which imports only what stands below it::
     runs                Runs                            runs of consecutive rows, gathered at random
     python_column       PythonColumn                    a field that is read in Python
     engine_column       EngineColumn                    a field that the engine reads
-    keeping             KeptRows                        rows that were read in Python, up to a number of bytes
+    kept_rows           KeptRows                        rows that were read in Python, up to a number of bytes
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array

@@ -1,13 +1,16 @@
 """``Loader``: every epoch of shuffled batches, each chunk decoded as rarely as the memory allows.
 
 It puts together what others do: fields and their files (:mod:`h5fast.columns`), the order (:mod:`h5fast.ordering`), the
-memory (:mod:`h5fast.memory`) and the thread that fills batches (:mod:`h5fast.pipeline`).
+memory (:mod:`h5fast.memory`, :mod:`h5fast.keeping`), the thread that fills batches (:mod:`h5fast.pipeline`) and the iterator
+that hands them out (:mod:`h5fast.epoch`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import operator
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -16,14 +19,17 @@ from typing import Any
 import numpy as np
 
 from h5fast._blocks import empty
-from h5fast._feed import Column, Feed, Items
+from h5fast._feed import Feed
 from h5fast.columns import EngineColumn, PythonColumn, Table, open_table
+from h5fast.epoch import Begun, Epoch, Run, no_stats
 from h5fast.fields import request
+from h5fast.keeping import Keeping
 from h5fast.memory import Division, divide, forget, grant, parse_bytes
-from h5fast.ordering import Order, group_starts, kind_of
+from h5fast.ordering import Order, group_starts, kind_of, stable_seed
 from h5fast.pipeline import Pipeline
 from h5fast.planning import Plan, field_plan, shuffle_quality
 from h5fast.selecting import selected_items, weights_of
+from h5fast.staging import in_form, stage_of
 from h5fast.threads import get_num_threads
 
 __all__ = ["Loader"]
@@ -65,7 +71,7 @@ class Loader:
         come twice.
     memory:
         Bytes that all of it may hold: batches made ahead, decoded rows that are needed again, threads at work. What memory
-        is left beyond the batches goes to decoded rows, those needed soonest; as much as the data, and they are decoded once.
+        is left beyond the batches goes to decoded rows, those needed soonest; where all fit, they are decoded once.
     threads:
         Native threads that read and decode; None takes :func:`get_num_threads`.
     prefetch:
@@ -128,7 +134,7 @@ class Loader:
         self._table = open_table(source, wanted)
         self._items = selected_items(rows, self._table, ascending=kind == "blocks")
         self._check_size(rows, world)
-        self._order = Order(kind, len(self._items), seed, self._batch_size, rank, world, bool(drop_last))
+        self._order = Order(kind, len(self._items), stable_seed(seed), self._batch_size, rank, world, bool(drop_last))
         if weights is not None:
             self._order.cumulated = weights_of(weights, self._table, self._items, source)
         self._memory = parse_bytes(memory)
@@ -136,19 +142,19 @@ class Loader:
         grant(self._division, self._table)
         if kind == "blocks":
             self._set_groups()
-        self._columns: list[Column] | None = None
+        self._keeping = Keeping(self._table, self._division.kept, len(self._items))
         self._next_epoch, self._next_begun = 0, 0
-        self._settled_for: tuple[int, int] | None = None
-        self._current: _Run | None = None  # the last iteration that began
-        self._owner: weakref.ref[_Epoch] | None = None  # the iteration that uses what the columns keep
+        self._at: Run | None = None  # the iteration that says where training stands; None: the two before do
+        self._last: Run | None = None  # the iteration that began last
         self._pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+        self._beginning = threading.RLock()
         self._closed = False
 
     # What it is.
 
     def __len__(self) -> int:
         """Batches of a whole epoch, of this process."""
-        return self._order.schedule(0).steps if self._order.kind != "drawn" else self._drawn_steps()
+        return self._order.steps
 
     @property
     def batch_size(self) -> int:
@@ -176,10 +182,10 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         """An epoch of batches. It starts, and is counted, when its first batch is asked for."""
         self._require_open()
-        epoch = _Epoch(self)
+        epoch = Epoch(self._begin)
         if not self._progress:
             return epoch
-        return iter(_with_bar(epoch, len(self)))
+        return iter(_with_bar(epoch, len(self), self._next_begun // (self._batch_size * self._order.world)))
 
     def epoch_rows(self, epoch: int) -> Iterator[np.ndarray]:
         """The row numbers of each batch of an epoch, as this process takes them; nothing is read."""
@@ -189,12 +195,16 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration start at the beginning of this epoch."""
         self._next_epoch, self._next_begun = _at_least(0, "epoch", epoch), 0
+        self._at = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands: what :meth:`load_state_dict` needs to go on behind the batch that was taken last."""
+        """Where training stands: what :meth:`load_state_dict` needs to go on behind the batch that was taken last.
+
+        Numbers and texts, which JSON can hold. An iteration that was given up, or ended by an error, stands where it ended.
+        """
         epoch, begun = self._next_epoch, self._next_begun
-        if self._current is not None and self._current.is_under_way:
-            epoch, begun = self._current.number, self._current.taken
+        if self._at is not None and not self._at.is_complete:
+            epoch, begun = self._at.number, self._at.taken
         return {"version": _STATE_VERSION, "epoch": epoch, "taken": begun, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -211,9 +221,13 @@ class Loader:
         free.add("window")
         for name, value in mine.items():
             if name not in free and state.get(name) != value:
-                raise ValueError(f"the state belongs to another loader: its {name} is {state.get(name)!r}, here it is {value!r}")
-        self._order.window = int(state["window"])  # how many blocks are mixed at a time is part of the order
-        self._next_epoch, self._next_begun = int(state["epoch"]), int(state["taken"])
+                raise ValueError(f"the state belongs to another loader: its {name} is {state.get(name)!r}, here it is "
+                                 f"{value!r}")
+        epoch, taken = (_at_least(0, name, state.get(name)) for name in ("epoch", "taken"))
+        # How many blocks are mixed at a time is part of the order.
+        self._order.window = _at_least(1, "window", state.get("window"))
+        self._keeping.unsettle()
+        self._next_epoch, self._next_begun, self._at = epoch, taken, None
 
     def stats(self) -> dict[str, Any]:
         """What the current epoch cost so far, or the last one if none is under way.
@@ -223,9 +237,7 @@ class Loader:
         that the loop waited for batches, ``wait_readers_s`` that the readers waited for the loop. ``fields`` has chunks,
         decodes and bytes of each field.
         """
-        if self._current is None:
-            return _no_stats()
-        return self._current.stats()
+        return no_stats() if self._last is None else self._last.stats()
 
     def plan(self) -> Plan:
         """What an epoch will cost with this memory, and with other amounts of it; nothing is read.
@@ -251,16 +263,20 @@ class Loader:
     # Life cycle.
 
     def close(self) -> None:
-        """Stops what is under way and frees the memory. May be called again; iterating afterwards is a ``ValueError``."""
+        """Stops what is under way and frees the memory. May be called again; iterating afterwards is a ``ValueError``.
+
+        Any thread may call it: one that waits for a batch is woken, by that ``ValueError``.
+        """
         self._closed = True
-        for pipeline in list(self._pipelines):
+        pipelines = list(self._pipelines)
+        for pipeline in pipelines:
             pipeline.stop()
+        for pipeline in pipelines:
             pipeline.join()
-        if self._current is not None:
-            self._current.is_under_way = False
-        self._columns = None
-        self._settled_for = None
+        self._keeping.forget()
         forget(self._table)
+        if self._last is not None:
+            self._last.let_go()
 
     def __enter__(self) -> Loader:
         """The loader itself; leaving the block closes it."""
@@ -283,21 +299,23 @@ class Loader:
         if count == 0:
             raise ValueError(f"there are no rows: rows={rows!r} selects nothing of {self._table.rows:,}")
         if self._batch_size * world > count:
-            raise ValueError(f"batch_size={self._batch_size} on {world} process(es) is more than the {count:,} rows that there are")
-
-    def _drawn_steps(self) -> int:
-        return Order("file", len(self._items), 0, self._batch_size, self._order.rank, self._order.world, True).schedule(0).steps \
-            if self._order.drop_last else -(-(len(self._items) // self._order.world) // self._batch_size)
+            raise ValueError(f"batch_size={self._batch_size} on {world} process(es) is more than the {count:,} rows that "
+                             "there are")
 
     def _identity(self) -> dict[str, Any]:
-        chosen = hashlib.blake2b(digest_size=8)
-        ranked = self._items.ranked()
-        chosen.update(repr((self._items.first, self._items.step)).encode() if ranked is None else ranked.tobytes())
         return {
             "order": self._order.kind, "seed": repr(self._order.seed), "rows": self.rows, "of": self._table.rows,
-            "chosen": chosen.hexdigest(), "fields": self._table.description, "drop_last": self._order.drop_last,
+            "chosen": self._chosen, "fields": self._table.description, "drop_last": self._order.drop_last,
             "window": self._order.window, "world": self._order.world, "batch_size": self._batch_size,
         }
+
+    @functools.cached_property
+    def _chosen(self) -> str:
+        """A digest of which rows are drawn, and of what else the order depends on."""
+        digest = hashlib.blake2b(repr((self._items.first, self._items.step)).encode(), digest_size=8)
+        for array in (self._items.listed(), self._order.cumulated, self._order.groups):
+            digest.update(b"none" if array is None else array.tobytes())
+        return digest.hexdigest()
 
     @property
     def _places(self) -> int:
@@ -305,7 +323,8 @@ class Loader:
         return self._prefetch + (1 if self._reuse else 0)
 
     def _divide(self, memory: int) -> Division:
-        return divide(memory, self._table, len(self._items), batch=self._batch_size, places=self._places, threads=self._threads, other=self._items.nbytes + self._order.nbytes)
+        return divide(memory, self._table, len(self._items), batch=self._batch_size, places=self._places,
+                      threads=self._threads, other=self._items.nbytes + self._order.nbytes)
 
     def _set_groups(self) -> None:
         """Blocks are groups of rows that are decoded together, by the field that costs most; as many as fit are mixed."""
@@ -328,56 +347,34 @@ class Loader:
         decoded = [column for column in engine if column.is_decoded] or engine
         return max(decoded, key=lambda column: column.row_bytes, default=None)
 
-    def _begin(self, epoch: _Epoch) -> tuple[Feed, _Run]:
-        """Takes the next epoch, for an iteration that has to start its pipeline with the feed."""
-        self._require_open()
-        number, begun = self._next_epoch, self._next_begun
-        now, then = self._order.schedule(number, begun), self._order.schedule(number + 1)
-        if now.steps == 0:  # resumed exactly at the end
-            number, begun = number + 1, 0
-            now, then = then, self._order.schedule(number + 1)
-        columns, settled = self._columns_for(epoch, number, begun, now.stride)
-        for column in columns:
-            column.begin_epoch()
-        feed = Feed(now, then, self._items, columns, [self._allocate() for _ in range(self._places)], self._threads,
-                    skip_damaged=self._on_error == "skip", settled=settled)
-        self._next_epoch, self._next_begun = number + 1, 0
-        named = {described.name: column for described, column in zip(self._table.engine, columns)}
-        self._current = _Run(number, begun, self._batch_size * self._order.world, feed, named, self._division.needed)
-        return feed, self._current
-
-    def _columns_for(self, epoch: _Epoch, number: int, begun: int, stride: int) -> tuple[list[Column], bool]:
-        """The fields, with what they keep, and whether that is in order for this epoch. Of two iterations at once, the second
-        one gets fields that keep nothing."""
-        other = self._owner() if self._owner is not None else None
-        if other is not None and other.is_under_way:
-            return self._make_columns(keeping=False, stride=stride), True
-        for pipeline in list(self._pipelines):
-            if pipeline.feed.is_over:  # of an iteration that was given up: it may still be at its last batch
-                pipeline.join()
-        if self._columns is None:
-            self._columns = self._make_columns(keeping=True, stride=stride)
-        self._owner = weakref.ref(epoch)
-        settled = self._settled_for == (number, begun)
-        self._settled_for = None
-        return self._columns, settled
-
-    def _completed(self, run: _Run) -> None:
-        """A whole epoch was filled: if what the columns keep was kept for it, it is in order for the next one."""
-        if not self._closed and self._columns is not None and run.uses(self._columns):
-            self._settled_for = (run.number + 1, 0)
-
-    def _make_columns(self, *, keeping: bool, stride: int) -> list[Column]:
-        columns = []
-        for described in self._table.engine:
-            column = described.column()
-            slots = self._division.kept.get(described.name, 0) if keeping else 0
-            if slots and slots >= len(self._items):
-                column.keep_all(len(self._items))
-            elif slots:
-                column.keep_some(slots, stride)
-            columns.append(column)
-        return columns
+    def _begin(self) -> Begun:
+        """Takes the next epoch, and starts what fills its batches."""
+        with self._beginning:
+            self._require_open()
+            number, begun = self._next_epoch, self._next_begun
+            now, then = self._order.schedule(number, begun), self._order.schedule(number + 1)
+            if now.steps == 0:  # resumed exactly at the end
+                number, begun = number + 1, 0
+                now, then = then, self._order.schedule(number + 1)
+            columns, settled = self._keeping.columns(number, begun, now.stride)
+            if self._last is not None:
+                self._last.let_go()  # before there is a new ring
+            for column in columns:
+                column.begin_epoch()
+            feed = Feed(now, then, self._items, columns, [self._allocate() for _ in range(self._places)], self._threads,
+                        skip_damaged=self._on_error == "skip", settled=settled)
+            named = {described.name: column for described, column in zip(self._table.engine, columns)}
+            run = Run(number, begun, self._batch_size * self._order.world, now.steps, feed, named, self._division.needed)
+            stage = stage_of(self._table, self._items, self._transform)
+            pipeline = Pipeline(feed, stage, None if self._reuse else self._allocate)
+            self._pipelines.add(pipeline)
+            pipeline.start()
+            self._keeping.serve(pipeline.worker, columns, number)
+            self._next_epoch, self._next_begun = number + 1, 0
+            self._at = self._last = run
+        if self._closed:  # meanwhile
+            pipeline.stop()
+        return Begun(run, pipeline, functools.partial(in_form, self._table) if stage is None else _as_it_is)
 
     def _allocate(self) -> list[np.ndarray]:
         """Arrays for one batch of the fields that the engine reads."""
@@ -392,135 +389,9 @@ class Loader:
                             f"not {array!r:.200}")
         return array
 
-    def _stage(self) -> Callable[[list[np.ndarray], np.ndarray], Any] | None:
-        """What is done to a batch in Python; None if nothing is."""
-        columns, transform, form, items = self._table.columns, self._transform, self._table.form, self._items
-        if transform is None and all(isinstance(c, EngineColumn) and c.finish is None for c in columns):
-            return None
 
-        def stage(arrays: list[np.ndarray], numbers: np.ndarray) -> Any:
-            rows = items.rows_of(numbers)
-            engine = iter(arrays)
-            values = []
-            for column in columns:
-                if isinstance(column, PythonColumn):
-                    values.append(column.read(rows))
-                else:
-                    array = next(engine)
-                    values.append(array if column.finish is None else column.finish(array))
-            batch = _in_form(values, columns, form)
-            return batch if transform is None else transform(batch)
-
-        return stage
-
-    def _shaped(self, arrays: list[np.ndarray]) -> Any:
-        """A batch of which the engine read every field."""
-        return _in_form(arrays, self._table.columns, self._table.form)
-
-
-def _in_form(values: list[Any], columns: tuple[EngineColumn | PythonColumn, ...], form: str) -> Any:
-    """A batch in the form that was asked for."""
-    if form == "single":
-        return values[0]
-    if form == "tuple":
-        return tuple(values)
-    return {column.name: value for column, value in zip(columns, values)}
-
-
-class _Run:
-    """What one iteration has done so far. It outlives the iteration, and knows neither it nor the loader."""
-
-    def __init__(self, number: int, begun: int, per_batch: int, feed: Feed, columns: dict[str, Column], held: int) -> None:
-        self.number, self.begun = number, begun
-        self.batches = self.rows = self.dropped = 0
-        self.is_under_way = True
-        self._per_batch, self._feed, self._columns, self._held = per_batch, feed, columns, held
-
-    def uses(self, columns: list[Column]) -> bool:
-        """Whether these are what it fills batches from."""
-        return list(self._columns.values()) == columns
-
-    @property
-    def taken(self) -> int:
-        """Rows of the epoch that are done with, of all processes together."""
-        return self.begun + self.batches * self._per_batch
-
-    def stats(self) -> dict[str, Any]:
-        """See :meth:`Loader.stats`."""
-        found = _no_stats()
-        found.update(epoch=self.number, rows=self.rows, batches=self.batches, dropped=self.dropped)
-        for name, column in self._columns.items():
-            chunks, decodes, read = column.costs()
-            found["fields"][name] = {"chunks": chunks, "decodes": decodes, "bytes_read": read}
-            found["chunks"] += chunks
-            found["decodes"] += decodes
-            found["bytes_read"] += read
-        found["wait_readers_s"], found["wait_consumer_s"] = self._feed.waits()
-        found["peak_bytes"] = self._held + self._feed.nbytes
-        return found
-
-
-class _Epoch:
-    """One iteration. It starts at the first ``next()``, and ends when it is exhausted, closed or forgotten."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-        self._pipeline: Pipeline | None = None
-        self._run: _Run | None = None
-        self._is_bare = False  # batches come from the engine as a list of arrays
-        self._is_closed = False
-
-    def __iter__(self) -> _Epoch:
-        return self
-
-    def __next__(self) -> Any:
-        if self._is_closed:
-            raise StopIteration
-        if self._pipeline is None or self._run is None:
-            self._begin()
-        assert self._pipeline is not None and self._run is not None
-        try:
-            taken = self._pipeline.take()
-        except BaseException:
-            self.close()
-            raise
-        if taken is None:
-            self.close()
-            self._loader._completed(self._run)
-            raise StopIteration
-        batch, items, dropped = taken
-        self._run.batches += 1
-        self._run.rows += len(items)
-        self._run.dropped += dropped
-        return self._loader._shaped(batch) if self._is_bare else batch
-
-    def _begin(self) -> None:
-        loader = self._loader
-        feed, self._run = loader._begin(self)
-        stage = loader._stage()
-        self._is_bare = stage is None
-        self._pipeline = Pipeline(feed, stage, None if loader._reuse else loader._allocate)
-        loader._pipelines.add(self._pipeline)
-        weakref.finalize(self, feed.stop)  # not the pipeline's: that knows the loader, which would then live as long as this
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether it was begun and neither ended nor closed."""
-        return self._run is not None and self._run.is_under_way
-
-    def close(self) -> None:
-        """Ends it, and waits until its thread has."""
-        self._is_closed = True
-        if self._run is not None:
-            self._run.is_under_way = False
-        if self._pipeline is not None:
-            self._pipeline.stop()
-            self._pipeline.join()
-
-
-def _no_stats() -> dict[str, Any]:
-    return {"epoch": 0, "rows": 0, "batches": 0, "dropped": 0, "chunks": 0, "decodes": 0, "bytes_read": 0, "peak_bytes": 0,
-            "wait_consumer_s": 0.0, "wait_readers_s": 0.0, "fields": {}}
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _at_least(least: int, name: str, value: Any) -> int:
@@ -543,9 +414,9 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
     return rank, world
 
 
-def _with_bar(batches: Iterator[Any], total: int) -> Any:
+def _with_bar(batches: Iterator[Any], total: int, initial: int) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install 'h5fast[progress]'") from error
-    return tqdm(batches, total=total, unit="batch")
+    return tqdm(batches, total=total, initial=initial, unit="batch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def parse_bytes(size: int | float | str) -> int:
         if match is None or match[2].lower() not in _UNITS:
             raise ValueError(f"a size is a number of bytes or a text like '500 MB' or '1 GiB', not {size!r}")
         return int(float(match[1]) * _UNITS[match[2].lower()])
-    if isinstance(size, bool) or not isinstance(size, (int, float)) or not size > 0 or size != size or size == float("inf"):
+    if isinstance(size, bool) or not isinstance(size, numbers.Real) or not size > 0 or size == float("inf"):
         raise ValueError(f"a size is a number of bytes or a text like '500 MB' or '1 GiB', not {size!r}")
     return int(size)
 

@@ -6,6 +6,7 @@ A schedule is a pure function of seed, epoch, rank, world and the rows; that of 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from h5fast._feed import Items, Schedule
 
-__all__ = ["Order", "kind_of", "group_starts"]
+__all__ = ["Order", "group_starts", "kind_of", "stable_seed"]
 
 _KINDS = {"exact": "exact", True: "exact", "block": "blocks", "batches": "batches", "batch": "batches", False: "file",
           None: "file"}
@@ -32,6 +33,17 @@ def kind_of(shuffle: Any, has_weights: bool) -> str:
             raise ValueError(f"with weights rows are drawn at random, which shuffle={shuffle!r} contradicts")
         return "drawn"
     return kind
+
+
+def stable_seed(seed: Any) -> Any:
+    """The seed, in the form whose ``repr`` is the same with every version of NumPy.
+
+    Raises ``TypeError`` for what is written as its address in memory, which the next process would not find again.
+    """
+    seed = seed.item() if isinstance(seed, np.generic) else seed
+    if re.search(r" at 0x[0-9a-fA-F]+>", repr(seed)):
+        raise TypeError(f"a seed must be written the same in every process, and this one is not: {seed!r}")
+    return seed
 
 
 @dataclass
@@ -69,6 +81,15 @@ class Order:
                         drawn=drawn)
 
     @property
+    def steps(self) -> int:
+        """Batches of a whole epoch, of one process."""
+        share, rest = divmod(self.count, self.world)
+        if self.drop_last:
+            return share // self.batch
+        padded = share + (rest > 0 and self.kind != "drawn")
+        return -(-padded // self.batch)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that two epochs' schedules hold."""
         tables = 8 * self.count if self.kind == "exact" and self.count < 1 << 16 else 0
@@ -87,6 +108,9 @@ def _draw(cumulated: np.ndarray, key: int) -> np.ndarray:
     bits = np.random.Philox(key=key).random_raw(len(cumulated))
     points = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     drawn: np.ndarray = np.searchsorted(cumulated, points * cumulated[-1], side="right").astype(np.int64)
+    # Of numbers too small to be halved the product may be rounded up to the sum itself.
+    last = int(np.searchsorted(cumulated, cumulated[-1]))
+    np.minimum(drawn, last, out=drawn)
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""Batches made ahead by a thread, and the iterator that hands them out.
+"""Batches made ahead by a thread, and how they are handed out.
 
 The thread runs the engine, which holds no lock of Python's while it works; only fields that the engine cannot read, and
 the user's own function, make it come back to Python for each batch.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import weakref
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,18 +17,84 @@ import numpy as np
 
 from h5fast._feed import Feed
 
-__all__ = ["Pipeline", "Stage"]
+__all__ = ["Pipeline", "Stage", "Worker"]
 
 Arrays = list[np.ndarray]
 Stage = Callable[[Arrays, np.ndarray], Any]
 """Makes a batch of the engine's arrays and of the items that are in them."""
 
-# Pipelines whose threads are to be stopped before the interpreter goes.
-_running: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+# Seconds that the end of the interpreter waits for a function of the user's that a thread is in.
+_PATIENCE = 1.0
+
+
+class Worker(threading.Thread):
+    """The thread that fills batches. It knows neither pipeline nor iterator, so that these can be collected while it runs.
+
+    Args:
+        feed: what fills the batches
+        stage: what is done to each of them in Python; None if nothing is
+    """
+
+    def __init__(self, feed: Feed, stage: Stage | None) -> None:
+        super().__init__(daemon=True, name="h5fast loader")
+        self.made: dict[int, Any] = {}  # by place of the ring: what the stage made
+        self.failures: list[BaseException] = []
+        self.is_complete = False  # it filled every batch that there was to fill
+        self.is_in_python = False
+        self._feed: Feed | None = feed  # None: it is done with it
+        self._stage = stage
+        self._process = os.getpid()
+
+    def run(self) -> None:
+        """Fills all there is to fill, whatever happens tells the taker."""
+        feed, stage = self._feed, self._stage
+        assert feed is not None
+        try:
+            if stage is None:
+                feed.run()
+            else:
+                self._fill(feed, stage)
+        except StopIteration as error:  # it would end the taker's loop, as if the epoch were over
+            failure = RuntimeError("the loader's transform raised StopIteration")
+            failure.__cause__ = error
+            self.failures.append(failure)
+        except BaseException as error:  # whatever it is, it is the taker who has to see it
+            self.failures.append(error)
+        finally:
+            self.is_in_python = False
+            self.is_complete = feed.is_complete
+            feed.end()
+            self._feed = self._stage = None
+
+    def _fill(self, feed: Feed, stage: Stage) -> None:
+        while (place := feed.fill()) >= 0:
+            arrays, _, items, _ = feed.batch(place)
+            if len(items):
+                self.is_in_python = True
+                self.made[place] = stage(arrays, items)
+                self.is_in_python = False
+            feed.publish()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was stopped, or ended by itself: it will not begin another batch."""
+        feed = self._feed
+        return feed is None or feed.is_over
+
+    def stop(self) -> None:
+        """Ends the work as soon as it can be ended, without waiting for that."""
+        feed = self._feed
+        if feed is not None:
+            feed.stop()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Waits until it has ended, or this long; not at all in a process that was forked, or in the thread itself."""
+        if os.getpid() == self._process and threading.current_thread() is not self and self.ident is not None:
+            self.join(seconds)
 
 
 class Pipeline:
-    """Runs a feed in a thread of its own, from the first :meth:`take` on.
+    """Runs a feed in a thread of its own.
 
     Args:
         feed: what fills the batches
@@ -38,21 +104,20 @@ class Pipeline:
 
     def __init__(self, feed: Feed, stage: Stage | None, allocate: Callable[[], Arrays] | None) -> None:
         self.feed = feed
-        self._stage = stage
+        self.worker = Worker(feed, stage)
+        self._has_stage = stage is not None
         self._allocate = allocate
-        self._made: dict[int, Any] = {}
-        self._failures: list[BaseException] = []
         self._holds = False  # the taker has a place of the ring
         self._process = os.getpid()
-        self._thread = threading.Thread(target=_work, args=(feed, stage, self._made, self._failures), daemon=True,
-                                        name="h5fast loader")
-        _running.add(self)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self.worker.start()
 
     def take(self) -> tuple[Any, np.ndarray, int] | None:
         """The next batch, its items, and how many rows are missing from it; None where there is none any more.
 
-        Raises whatever the thread met, with its traceback.
+        Raises whatever the thread met, with its traceback. One thread at a time.
         """
         if os.getpid() != self._process:
             raise RuntimeError("this loader's thread stayed in the process that was forked: iterate anew in the child")
@@ -61,10 +126,11 @@ class Pipeline:
             self._holds = False
         place = self.feed.take()
         if place < 0:
-            self._finish()
+            self._raise_failure()
             return None
-        arrays, _, items, dropped = self.feed.batch(place)
-        batch = arrays if self._stage is None else self._made.pop(place)
+        batch, _, items, dropped = self.feed.batch(place)
+        if self._has_stage:
+            batch = self.worker.made.pop(place, None)
         if self._allocate is None:
             self._holds = True
         else:
@@ -79,35 +145,21 @@ class Pipeline:
 
     def join(self) -> None:
         """Waits until the thread has ended."""
-        if os.getpid() == self._process:
-            self._thread.join()
+        self.worker.wait()
 
-    def _finish(self) -> None:
-        self.join()
-        if self._failures:
-            raise self._failures[0]
+    def _raise_failure(self) -> None:
+        if self.worker.failures:
+            raise self.worker.failures.pop(0)
         self.feed.raise_failure()
-
-
-def _work(feed: Feed, stage: Stage | None, made: dict[int, Any], failures: list[BaseException]) -> None:
-    """The thread's work. It knows neither pipeline nor iterator, so that these can be collected while it runs."""
-    try:
-        if stage is None:
-            feed.run()
-            return
-        while (place := feed.fill()) >= 0:
-            arrays, _, items, _ = feed.batch(place)
-            made[place] = stage(arrays, items)
-            feed.publish()
-    except BaseException as error:  # whatever it is, it is the taker who has to see it
-        failures.append(error)
-    finally:
-        feed.end()
 
 
 @atexit.register
 def _stop_all() -> None:
     """A thread at work in native code must not meet an interpreter that is being taken down."""
-    for pipeline in list(_running):
-        pipeline.stop()
-        pipeline.join()
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, Worker)]
+    for worker in workers:
+        worker.stop()
+    until = time.monotonic() + _PATIENCE
+    for worker in workers:
+        while worker.is_alive() and (not worker.is_in_python or time.monotonic() < until):
+            worker.wait(0.01)

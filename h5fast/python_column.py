@@ -1,6 +1,6 @@
 """A field whose rows are read in Python: what only HDF5 decodes, rows of variable length, strings, and arrays.
 
-HDF5 reads under a lock and one chunk at a time, so rows that fit the memory are kept; see :mod:`h5fast.keeping`. Of rows
+HDF5 reads under a lock and one chunk at a time, so rows that fit the memory are kept; see :mod:`h5fast.kept_rows`. Of rows
 whose size the metadata do not tell, the first and the last few are read when the loader is made.
 """
 
@@ -18,7 +18,7 @@ from h5fast import transform
 from h5fast._selection import select
 from h5fast.engine_column import Normalizer, checked_crop
 from h5fast.fields import Field
-from h5fast.keeping import Keeper, KeptRows, block_starts, rows_per_block, size_of
+from h5fast.kept_rows import Keeper, KeptRows, block_starts, rows_per_block, size_of
 from h5fast.sources import Source
 
 __all__ = ["PythonColumn", "array_column", "dataset_column", "is_text", "text_decoder"]

@@ -21,7 +21,7 @@ from h5fast._selection import select
 from h5fast._storage import Storage
 from h5fast.engine_column import EngineColumn, checked_crop, engine_column
 from h5fast.fields import Field
-from h5fast.keeping import KeptRows, block_starts, size_of
+from h5fast.kept_rows import KeptRows, block_starts, size_of
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset
 from h5fast.opened import open_file

@@ -34,7 +34,10 @@ def selected_items(rows: Any, table: Table, *, ascending: bool) -> Items:
         if picked.step > 0:
             return Items(len(picked), picked.start, picked.step)
         rows = np.arange(picked.start, picked.stop, picked.step, dtype=np.int64)
-    found = checked_rows(np.asarray(rows), count)
+    given = np.asarray(rows)
+    if given.size and given.dtype.kind not in "iub":
+        raise IndexError(f"rows must be whole numbers or a mask, not {given.dtype}")
+    found = checked_rows(given, count)
     if isinstance(found, slice):
         return selected_items(found, table, ascending=ascending)
     listed = np.ascontiguousarray(np.atleast_1d(found), np.int64)
@@ -64,7 +67,10 @@ def weights_of(weights: Any, table: Table, items: Items, source: Any) -> np.ndar
     if np.isnan(values).any() or (values < 0).any() or not np.isfinite(values).all():
         bad = int(np.flatnonzero(~(values >= 0) | ~np.isfinite(values))[0])
         raise ValueError(f"weights must be finite and not negative; that of item {bad} is {values[bad]}")
-    cumulated = np.cumsum(values)
+    with np.errstate(over="ignore"):
+        cumulated = np.cumsum(values)
     if not cumulated[-1] > 0:
         raise ValueError("the weights are all zero: no row can be drawn")
+    if not np.isfinite(cumulated[-1]):
+        raise ValueError("the weights are too large to be added up")
     return cumulated

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from h5fast._cast cimport Cast, h5fast_cast
 from h5fast._gather cimport (
     H5FAST_CANCELLED, H5FAST_MEMORY, H5FAST_OK, H5FAST_STORE_ALL, H5FAST_STORE_NONE, H5FAST_STORE_SOME, Source, can_fuse,
-    feed_end, feed_failure, feed_fill, feed_is_over, feed_free, feed_make, feed_publish, feed_release, feed_run, feed_stop, feed_take,
+    feed_end, feed_failure, feed_fill, feed_is_over, feed_free, feed_is_complete, feed_make, feed_publish, feed_release, feed_run, feed_stop, feed_take,
     feed_waits, filler_bytes, filler_free, filler_make, filler_settle, h5fast_batch, h5fast_feed, h5fast_field,
     h5fast_fill_error, h5fast_filler, h5fast_filling, h5fast_items, h5fast_part, h5fast_rowcache, h5fast_schedule,
     h5fast_status, h5fast_store, raise_error, row_selection,
@@ -116,6 +116,10 @@ cdef class Items:
     def nbytes(self) -> int:
         """Bytes of the list and of its order."""
         return sum(array.nbytes for array in (self.rows, self.by_row) if array is not None)
+
+    def listed(self) -> np.ndarray | None:
+        """The rows, item by item; None where they are start, start + step, …"""
+        return self.rows
 
     def ranked(self) -> np.ndarray | None:
         """The rows in ascending order; None where they are start, start + step, …"""
@@ -506,6 +510,11 @@ cdef class Feed:
     def is_over(self) -> bool:
         """Whether it was stopped, or ended by itself."""
         return feed_is_over(self.feed) != 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all batches that there are were published."""
+        return feed_is_complete(self.feed) != 0
 
     def raise_failure(self) -> None:
         """Raises why filling ended early, if it did for an error in the data.

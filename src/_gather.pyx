@@ -78,6 +78,7 @@ cdef extern from "feed.h":
     void h5fast_feed_release(h5fast_feed *feed) nogil
     void h5fast_feed_stop(h5fast_feed *feed) nogil
     int h5fast_feed_is_over(h5fast_feed *feed) nogil
+    int h5fast_feed_is_complete(h5fast_feed *feed) nogil
     h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed) nogil
     void h5fast_feed_waits(h5fast_feed *feed, double *filler, double *taker) nogil
 
@@ -426,6 +427,9 @@ cdef void feed_stop(h5fast_feed *feed) noexcept nogil:
 
 cdef int feed_is_over(h5fast_feed *feed) noexcept nogil:
     return h5fast_feed_is_over(feed)
+
+cdef int feed_is_complete(h5fast_feed *feed) noexcept nogil:
+    return h5fast_feed_is_complete(feed)
 
 cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil:
     return h5fast_feed_failure(feed)

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 struct h5fast_feed {
     h5fast_filler *filler;
@@ -16,6 +17,7 @@ struct h5fast_feed {
     pthread_cond_t moved;      /* any of it changed */
     uint64_t published, taken, released;
     int ended;
+    pid_t process;             /* that it was made in */
     double filler_waited, taker_waited;
 };
 
@@ -35,17 +37,25 @@ h5fast_feed *h5fast_feed_make(h5fast_filler *filler, uint64_t steps, h5fast_batc
     feed->steps = steps;
     feed->ring = ring;
     feed->depth = depth;
+    feed->process = getpid();
     pthread_mutex_init(&feed->lock, NULL);
     pthread_cond_init(&feed->moved, NULL);
     return feed;
+}
+
+static int is_forked(const h5fast_feed *feed)
+{
+    return feed->process != getpid();
 }
 
 void h5fast_feed_free(h5fast_feed *feed)
 {
     if (feed == NULL)
         return;
-    pthread_mutex_destroy(&feed->lock);
-    pthread_cond_destroy(&feed->moved);
+    if (!is_forked(feed)) { /* destroying a condition that threads of the other process wait for would wait for them */
+        pthread_mutex_destroy(&feed->lock);
+        pthread_cond_destroy(&feed->moved);
+    }
     free(feed);
 }
 
@@ -138,6 +148,8 @@ void h5fast_feed_release(h5fast_feed *feed)
 
 void h5fast_feed_stop(h5fast_feed *feed)
 {
+    if (is_forked(feed))
+        return;
     pthread_mutex_lock(&feed->lock);
     atomic_store(&feed->stopped, 1);
     pthread_cond_broadcast(&feed->moved);
@@ -146,10 +158,22 @@ void h5fast_feed_stop(h5fast_feed *feed)
 
 int h5fast_feed_is_over(h5fast_feed *feed)
 {
+    if (is_forked(feed))
+        return 1;
     pthread_mutex_lock(&feed->lock);
     int over = feed->ended || atomic_load(&feed->stopped);
     pthread_mutex_unlock(&feed->lock);
     return over;
+}
+
+int h5fast_feed_is_complete(h5fast_feed *feed)
+{
+    if (is_forked(feed))
+        return feed->published == feed->steps;
+    pthread_mutex_lock(&feed->lock);
+    int complete = feed->published == feed->steps;
+    pthread_mutex_unlock(&feed->lock);
+    return complete;
 }
 
 h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed)
@@ -159,8 +183,11 @@ h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed)
 
 void h5fast_feed_waits(h5fast_feed *feed, double *filler, double *taker)
 {
-    pthread_mutex_lock(&feed->lock);
+    int forked = is_forked(feed);
+    if (!forked)
+        pthread_mutex_lock(&feed->lock);
     *filler = feed->filler_waited;
     *taker = feed->taker_waited;
-    pthread_mutex_unlock(&feed->lock);
+    if (!forked)
+        pthread_mutex_unlock(&feed->lock);
 }

@@ -2,6 +2,9 @@
  *
  * One thread fills, another takes; between them lies a ring of batches, whose memory the taker provides. Neither needs
  * Python. Whoever waits is woken by a stop, from any thread.
+ *
+ * In a process that was forked from the one it was made in, a feed is over: its filling thread stayed behind, perhaps with
+ * the lock. There it may be asked about, stopped and freed, and nothing else. No pointer may be NULL but that to free.
  */
 #ifndef H5FAST_FEED_H
 #define H5FAST_FEED_H
@@ -36,6 +39,9 @@ void h5fast_feed_stop(h5fast_feed *feed);
 
 /* 1 where it was stopped, or ended by itself. Any thread. */
 int h5fast_feed_is_over(h5fast_feed *feed);
+
+/* 1 where all batches that there are were published. Any thread. */
+int h5fast_feed_is_complete(h5fast_feed *feed);
 
 /* Why it ended early; status H5FAST_OK: it did not. After h5fast_feed_take returned -2. */
 h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed);

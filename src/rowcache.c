@@ -213,6 +213,8 @@ void h5fast_rowcache_move(h5fast_rowcache *c, uint32_t slot, uint64_t position)
 
 void h5fast_rowcache_rekey(h5fast_rowcache *c, uint64_t (*when)(void *context, uint32_t slot), void *context)
 {
+    if (c->untouched == 0) /* its tables may be large, and were not touched either */
+        return;
     memset(c->chains, 0, (c->hash_mask + 1) * sizeof *c->chains);
     memset(c->firsts, 0, BUCKETS * sizeof *c->firsts);
     memset(c->occupied, 0, sizeof c->occupied);

@@ -25,7 +25,8 @@ typedef struct {
     uint64_t share;        /* positions of the last batch where it is not full; else 0 */
 } h5fast_schedule;
 
-/* Derives length, stride, run, steps, full and share, and makes the order. H5FAST_MEMORY; free with h5fast_schedule_free in any case. */
+/* Derives length, stride, run, steps, full and share, and makes the order. H5FAST_MEMORY; free with h5fast_schedule_free in
+ * any case. */
 h5fast_status h5fast_schedule_make(h5fast_schedule *schedule) H5FAST_CHECKED;
 void h5fast_schedule_free(h5fast_schedule *schedule);
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import h5fast
-from h5fast import Field, Loader, keeping
+from h5fast import Field, Loader, kept_rows
 
 ORDERS = ["exact", "block", "batches", False]
 LENGTHS = (300, 131)
@@ -112,7 +112,7 @@ def test_resume(paths: list[Path], stored: dict[str, Any]) -> None:
 def test_rows_that_fit_are_read_once(paths: list[Path], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
-    class Counted(keeping.KeptRows):
+    class Counted(kept_rows.KeptRows):
         def __init__(self, read: Any, *args: Any, **options: Any) -> None:
             def counted(rows: np.ndarray) -> np.ndarray:
                 taken.append(rows)

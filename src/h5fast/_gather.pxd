@@ -130,6 +130,7 @@ cdef int feed_take(h5fast_feed *feed, double seconds) noexcept nogil
 cdef void feed_release(h5fast_feed *feed) noexcept nogil
 cdef void feed_stop(h5fast_feed *feed) noexcept nogil
 cdef int feed_is_over(h5fast_feed *feed) noexcept nogil
+cdef int feed_is_complete(h5fast_feed *feed) noexcept nogil
 cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil
 cdef void feed_waits(h5fast_feed *feed, double *filler, double *taker) noexcept nogil
 

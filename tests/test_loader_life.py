@@ -1,0 +1,565 @@
+"""A loader's iterations: however they end, nothing of them stays, and whatever goes wrong reaches the loop.
+
+Prevents: a thread, a descriptor or memory that outlives an iteration; a loop that waits for ever, or ends as if its epoch
+were over; a process that hangs at its end, in a forked child or at Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5_files as files
+import numpy as np
+import pytest
+from loader_files import ROWS, Shards, shards  # noqa: F401  # a fixture, used by name
+
+import h5fast
+from h5fast import Field, Loader
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "h5fast loader"]
+
+
+def wait_until(condition: Any, seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
+    assert condition()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Any:
+    yield
+    gc.collect()
+    wait_until(lambda: not workers())
+
+
+# --- iterations that end early, and several at once ------------------------------------------------------------------------
+
+
+def test_nothing_starts_before_the_first_next(shards: Shards) -> None:  # noqa: F811
+    loader = Loader(shards.first, "label", 64)
+    batches = iter(loader)
+    assert not workers() and loader.epoch == 0
+    next(batches)
+    assert loader.epoch == 1
+
+
+def test_two_iterations_do_not_disturb_each_other(shards: Shards) -> None:  # noqa: F811
+    options: dict[str, Any] = {"batch_size": 50, "memory": "200 kB", "seed": 4}
+    expected = Loader(shards.both, ("image", "label"), **options)
+    epochs = [[labels.tolist() for _, labels in expected] for _ in range(4)]
+    loader = Loader(shards.both, ("image", "label"), **options)
+    for first in (0, 2):
+        running = {first: iter(loader), first + 1: iter(loader)}
+        seen: dict[int, list[Any]] = {number: [] for number in running}
+        for _ in range(len(loader)):
+            for number, batches in running.items():
+                image, label = next(batches)
+                np.testing.assert_array_equal(image, shards.image[label])
+                seen[number].append(label.tolist())
+        assert all(next(batches, None) is None for batches in running.values())
+        assert seen == {number: epochs[number] for number in running}
+
+
+def test_threads_may_share_an_iteration(shards: Shards) -> None:  # noqa: F811
+    """They took places of the ring, and gave back each other's: batches were overwritten while they were read."""
+    batches = iter(Loader(shards.both, ("image", "label"), 20, memory="200 kB"))
+    seen: list[int] = []
+
+    def take() -> None:
+        for image, label in batches:
+            np.testing.assert_array_equal(image, shards.image[label])
+            seen.extend(label.tolist())
+
+    takers = [threading.Thread(target=take) for _ in range(4)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+    assert sorted(seen) == shards.label.tolist()
+
+
+@pytest.mark.parametrize("memory", ["150 kB", "200 kB", "10 MB"])
+def test_abandoned_iterations_leave_what_is_kept_in_order(shards: Shards, memory: str) -> None:  # noqa: F811
+    """The thread of a forgotten iteration was still filling from what the next one used."""
+    loader = Loader(shards.both, ("image", "label"), 50, memory=memory, threads=1)
+    for taken in (1, 3, 0, 7, 1, 38, 2, 39):
+        for number, (image, label) in enumerate(loader):
+            np.testing.assert_array_equal(image, shards.image[label])
+            if number == taken:
+                break
+    assert sorted(row for _, label in loader for row in label) == shards.label.tolist()
+
+
+def test_forgotten_iterations_leave_no_thread_and_no_descriptor(shards: Shards) -> None:  # noqa: F811
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        loader = Loader(shards.both, ("image", "label", "text"), 50, transform=lambda batch: batch)
+        next(iter(loader))
+        kept = [iter(loader) for _ in range(2)]
+        for batches in kept:
+            next(batches)
+        del loader, kept, batches
+    gc.collect()
+    wait_until(lambda: not workers())
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_an_old_iterator_can_be_dropped_at_any_time(shards: Shards) -> None:  # noqa: F811
+    """With it went the list of damaged chunks that a later epoch was using."""
+    loader = Loader(shards.first, ("image", "label"), 50, on_error="skip")
+    old = iter(loader)
+    for _ in old:
+        pass
+    running = iter(loader)
+    next(running)
+    del old
+    gc.collect()
+    assert sum(len(label) for _, label in running) == ROWS - 50
+
+
+def test_progress_counts_from_where_the_epoch_was_resumed(shards: Shards) -> None:  # noqa: F811
+    pytest.importorskip("tqdm")
+    loader = Loader(shards.first, "label", 64, progress=True)
+    assert sum(len(label) for label in loader) == ROWS
+    assert len(loader) == -(-ROWS // 64)
+
+
+# --- closing ----------------------------------------------------------------------------------------------------------------
+
+
+def test_close_is_idempotent_and_final(shards: Shards) -> None:  # noqa: F811
+    with Loader(shards.first, ("image", "label"), 64) as loader:
+        batches = iter(loader)
+        next(batches)
+    loader.close()
+    loader.close()
+    with pytest.raises(ValueError, match="closed in the middle"):
+        next(batches)
+    assert next(batches, None) is None
+    with pytest.raises(ValueError, match="this loader is closed"):
+        iter(loader)
+    assert loader.state_dict()["taken"] == 64 and loader.stats()["rows"] == 64
+
+
+@pytest.mark.parametrize("what", ["loader", "iteration"])
+def test_close_wakes_who_waits(shards: Shards, what: str) -> None:  # noqa: F811
+    go_on = threading.Event()
+    loader = Loader(shards.first, "label", 64, transform=lambda batch: go_on.wait(20))
+    batches: Any = iter(loader)
+    outcome: list[Any] = []
+
+    def take() -> None:
+        try:
+            outcome.append(next(batches, "end"))
+        except ValueError as error:
+            outcome.append(str(error))
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    wait_until(workers)
+    closing = threading.Thread(target=(loader if what == "loader" else batches).close)
+    closing.start()
+    taker.join(5)
+    assert outcome == (["this loader was closed in the middle of an epoch"] if what == "loader" else ["end"])
+    go_on.set()
+    closing.join()
+
+
+def test_a_transform_may_close_the_loader(shards: Shards) -> None:  # noqa: F811
+    """A thread cannot wait for itself."""
+    loader = Loader(shards.first, "label", 64, transform=lambda batch: loader.close())
+    with pytest.raises(ValueError, match="closed"):
+        next(iter(loader))
+
+
+# --- exceptions -------------------------------------------------------------------------------------------------------------
+
+
+def test_exceptions_of_a_transform_arrive_with_their_traceback(shards: Shards) -> None:  # noqa: F811
+    def fails_late(batch: np.ndarray) -> np.ndarray:
+        if 700 in batch:
+            raise LookupError("the seven hundredth")
+        return batch
+
+    loader = Loader(shards.first, "label", 64, shuffle=False, transform=fails_late)
+    seen = []
+    batches = iter(loader)
+    with pytest.raises(LookupError, match="the seven hundredth") as caught:
+        for batch in batches:
+            seen.append(batch)
+    assert "fails_late" in "".join(traceback.format_tb(caught.value.__traceback__))
+    assert len(seen) == 700 // 64 and next(batches, None) is None
+    # The state stands where it failed: it said that the next epoch was to come.
+    state = loader.state_dict()
+    assert (state["epoch"], state["taken"]) == (0, 700 // 64 * 64)
+
+
+@pytest.mark.parametrize("error", [StopIteration, GeneratorExit, SystemExit, KeyboardInterrupt])
+def test_no_exception_ends_an_epoch_quietly(shards: Shards, error: type[BaseException]) -> None:  # noqa: F811
+    """StopIteration of a transform would look like the end of the epoch."""
+    def fail(batch: np.ndarray) -> None:
+        raise error("mine")
+
+    with pytest.raises(RuntimeError if error is StopIteration else error, match="StopIteration|mine"):
+        for _ in Loader(shards.first, "label", 64, transform=fail):
+            pass
+
+
+@pytest.mark.parametrize("good", [0, 1, 2, 5])
+def test_exceptions_of_an_allocator_arrive(shards: Shards, good: int) -> None:  # noqa: F811
+    made = []
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        made.append(shape)
+        if len(made) > good:
+            raise MemoryError("no pinned memory")
+        return np.empty(shape, dtype)
+
+    batches = iter(Loader(shards.first, "label", 64, allocator=allocate))
+    with pytest.raises(MemoryError, match="no pinned memory"):
+        for _ in batches:
+            pass
+    assert next(batches, None) is None
+
+
+def test_an_allocator_makes_the_arrays(shards: Shards) -> None:  # noqa: F811
+    pool: dict[int, np.ndarray] = {}
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        array = np.empty(shape, dtype)
+        pool[array.ctypes.data] = array
+        return array
+
+    for label in Loader(shards.first, "label", 64, allocator=allocate):
+        assert label.ctypes.data in pool
+    with pytest.raises(TypeError, match="must give a writable C-contiguous array"):
+        next(iter(Loader(shards.first, "label", 64, allocator=lambda shape, dtype: np.empty(3))))
+
+
+def test_exceptions_of_a_field_read_in_python_arrive(shards: Shards) -> None:  # noqa: F811
+    matrix = h5fast.HDF5Matrix(shards.first, "label", normalizer=lambda rows: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        next(iter(Loader({"a": matrix}, batch_size=5)))
+
+
+# --- damaged, truncated and rewritten files ---------------------------------------------------------------------------------
+
+
+def write(path: Path, rows: int = 1000, chunk: int = 50) -> np.ndarray:
+    data = files.content((rows, 6), "i8")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=data, chunks=(chunk, 6), compression="gzip")
+        file["row"] = np.arange(rows)
+        file.create_dataset("twin", data=data[:, :2], chunks=(80, 2), compression="lzf", fletcher32=True)
+    return data
+
+
+def damage(path: Path, chunk: int, name: str = "x") -> None:
+    info = files.stored_chunks(path, name)[chunk]
+    files.patch_bytes(path, info.byte_offset + 2, b"\xff" * 8)
+
+
+MEMORIES = ["35 kB", "60 kB", "1 MB"]
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_corrupt_chunk_is_raised_at_the_batch_that_needs_it(tmp_path: Path, memory: str) -> None:
+    data = write(tmp_path / "a.h5")
+    damage(tmp_path / "a.h5", 12)
+    loader = Loader(tmp_path / "a.h5", ("x", "row"), 30, shuffle=False, memory=memory)
+    seen = 0
+    with pytest.raises(h5fast.CorruptChunkError, match=r"a\.h5.*/x.*chunk at \(600, 0\)"):
+        for x, row in loader:
+            np.testing.assert_array_equal(x, data[row])
+            seen += len(row)
+    assert seen == 600
+    assert loader.state_dict()["taken"] == 600
+    assert Loader(tmp_path / "a.h5", "row", 30).stats()["rows"] == 0
+
+
+@pytest.mark.parametrize("shuffle", ["exact", "block", "batches", False])
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("reuse", [False, True])
+def test_rows_of_corrupt_chunks_are_skipped(tmp_path: Path, shuffle: Any, memory: str, reuse: bool) -> None:
+    data = write(tmp_path / "a.h5")
+    for chunk in (0, 12, 13):
+        damage(tmp_path / "a.h5", chunk)
+    damage(tmp_path / "a.h5", 5, "twin")
+    gone = {*range(50), *range(600, 700), *range(400, 480)}
+    fields = {"x": Field("x", dtype="f4"), "row": "row", "twin": "twin", "cut": Field("x", crop=(2,), dtype="f8")}
+    loader = Loader(tmp_path / "a.h5", fields, 25, shuffle=shuffle, memory=memory, on_error="skip", reuse_buffers=reuse)
+    for _ in range(3):
+        seen: list[int] = []
+        for batch in loader:
+            rows = batch["row"]
+            assert 0 < len(rows) <= 25 and {len(value) for value in batch.values()} == {len(rows)}
+            np.testing.assert_array_equal(batch["x"], data[rows].astype("f4"))
+            np.testing.assert_array_equal(batch["twin"], data[rows, :2])
+            np.testing.assert_array_equal(batch["cut"], data[rows, 2:4].astype("f8"))
+            seen += rows.tolist()
+        assert sorted(seen) == sorted(set(range(1000)) - gone)
+        stats = loader.stats()
+        assert (stats["rows"], stats["dropped"]) == (1000 - len(gone), len(gone))
+
+
+def test_batches_of_which_no_row_is_left_are_not_handed_out(tmp_path: Path) -> None:
+    """A transform got arrays of no rows; and the state stays right across them."""
+    data = write(tmp_path / "a.h5")
+    for chunk in range(4, 8):
+        damage(tmp_path / "a.h5", chunk)
+    options: dict[str, Any] = {"batch_size": 25, "shuffle": False, "on_error": "skip"}
+    loader = Loader(tmp_path / "a.h5", ("x", "row"), transform=lambda batch: (batch[0].max(), batch[1]), **options)
+    states = []
+    for largest, row in loader:
+        assert largest == data[row].max()
+        states.append((row[0], loader.state_dict()))
+    assert len(states) == 32 and loader.stats()["batches"] == 32 and loader.stats()["dropped"] == 200
+    for (_, state), (following, _) in zip(states, states[1:]):
+        resumed = Loader(tmp_path / "a.h5", ("x", "row"), **options)
+        resumed.load_state_dict(state)
+        assert next(iter(resumed))[1][0] == following
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("change", ["truncated", "rewritten"])
+@pytest.mark.parametrize("name", ["x", "row"])
+def test_a_file_that_changes_is_a_read_error(tmp_path: Path, change: str, on_error: str, name: str) -> None:
+    """What is decoded of a file that was rewritten is garbage: rows of it were skipped, or called damaged."""
+    path = tmp_path / "a.h5"
+    write(path)
+    loader = Loader(path, name, 10, shuffle=False, on_error=on_error, memory="1 MB", prefetch=1)
+    batches = iter(loader)
+    next(batches)
+    size = os.path.getsize(path)
+    if change == "truncated":
+        os.truncate(path, size // 20)
+    else:
+        with open(path, "r+b") as file:
+            file.seek(size // 20)
+            file.write(b"\xa5" * (size - size // 20))
+        os.utime(path, ns=(1, 1))
+    with pytest.raises(h5fast.ReadError, match=r"a\.h5"):
+        for _ in batches:
+            pass
+
+
+# --- processes --------------------------------------------------------------------------------------------------------------
+
+WAITING = """
+    import sys, time, h5fast
+    kind = sys.argv[2]
+    slow = (lambda batch: time.sleep(60)) if kind == "transform" else None
+    loader = h5fast.Loader(sys.argv[1], ("x", "row"), 500, transform=slow, memory="100 MB", threads=2)
+    print("ready", flush=True)
+    try:
+        while True:
+            for batch in loader:
+                pass
+    except KeyboardInterrupt:
+        state = loader.state_dict()
+        print("interrupted", state["taken"] % 500, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["transform", "engine"])
+def test_ctrl_c_ends_at_once(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "a.h5", 20000, 1000)
+    child = files.start_python(WAITING, tmp_path / "a.h5", kind)
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    since = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=30)
+    assert out == "interrupted 0\n" and child.returncode == 0
+    assert time.monotonic() - since < 5
+
+
+FORKED = """
+    import gc, os, sys, numpy as np, h5fast
+    path, memory = sys.argv[1:3]
+    def check(batch):
+        assert (batch[0][:, 0] // 5 == batch[1]).all(), batch
+    loader = h5fast.Loader(path, ("x", "row"), 20, memory=memory, threads=2, transform=lambda batch: batch)
+    for round in range(12):
+        batches = iter(loader)
+        for _ in range(round % 5):
+            check(next(batches))
+        child = os.fork()
+        if child == 0:
+            if round % 5:
+                try:
+                    next(batches)
+                    os._exit(3)
+                except RuntimeError as error:
+                    assert "forked" in str(error)
+            loader.stats()
+            if round % 2:
+                loader.close()
+                loader = h5fast.Loader(path, ("x", "row"), 20, memory=memory)
+            if round % 3:
+                del batches
+                gc.collect()
+            for _ in range(2):
+                rows = []
+                for batch in loader:
+                    check(batch)
+                    rows += batch[1].tolist()
+                assert sorted(rows) == list(range(2000))
+            sys.exit(0)  # with atexit, finalizers and all
+        assert os.waitpid(child, 0)[1] == 0
+        for batch in batches:
+            check(batch)
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("memory", ["60 kB", "90 kB", "1 MB"])
+def test_a_fork_with_a_live_iterator(tmp_path: Path, memory: str) -> None:
+    """The child waited for a lock that a thread of its parent held."""
+    rows = np.arange(2000)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=rows[:, None] * 5 + np.arange(3), chunks=(25, 3), compression="gzip")
+        file["row"] = rows
+    assert files.run_python(FORKED, tmp_path / "a.h5", memory, timeout=60).stdout == "done\n"
+
+
+LEAVING = """
+    import sys, time, h5fast
+    kind, path = sys.argv[1:3]
+    transform = {"quick": lambda batch: batch, "slow": lambda batch: time.sleep(60), "none": None}[kind]
+    loader = h5fast.Loader(path, ("x", "row"), 100, transform=transform, prefetch=3, memory="5 MB")
+    batches = iter(loader)
+    if kind != "slow":
+        next(batches)
+    else:
+        import threading
+        import contextlib
+        def take():
+            with contextlib.suppress(ValueError):
+                next(batches)
+        threading.Thread(target=take, daemon=True).start()
+        time.sleep(0.2)
+    print("leaving", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["quick", "slow", "none"])
+def test_the_interpreter_ends_with_a_live_iterator(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "a.h5", 20000, 1000)
+    since = time.monotonic()
+    done = files.run_python(LEAVING, kind, tmp_path / "a.h5", timeout=30)
+    assert done.stdout == "leaving\n" and done.stderr == "" and time.monotonic() - since < 15
+
+
+# --- states -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_state_follows_what_was_set_last(shards: Shards) -> None:  # noqa: F811
+    """A state that was loaded, or an epoch that was set, was forgotten for that of an iteration that was given up."""
+    loader = Loader(shards.first, "label", 64)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    assert (state["epoch"], state["taken"]) == (0, 64)
+    loader.set_epoch(5)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["taken"]) == (5, 0)
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state and len(loader) == -(-ROWS // 64)
+    assert sum(len(label) for label in loader) == ROWS - 64
+    assert loader.state_dict()["epoch"] == 1 and loader.state_dict()["taken"] == 0
+
+
+def test_what_is_kept_is_put_in_order_for_another_order_of_blocks(shards: Shards) -> None:  # noqa: F811
+    """Rows are kept under the positions of an order, and how many blocks are mixed is part of it."""
+    few = Loader(shards.first, ("image", "label"), 50, shuffle="block", memory="100 kB")
+    state = few.state_dict()
+    loader = Loader(shards.first, ("image", "label"), 50, shuffle="block", memory="175 kB", threads=1)
+    for _ in loader:
+        pass
+    loader.load_state_dict({**state, "epoch": 1})
+    for image, label in loader:
+        np.testing.assert_array_equal(image, shards.image[label])
+
+
+@pytest.mark.parametrize("change", [{"window": 0}, {"epoch": -1}, {"taken": -64}, {"taken": None}, {"window": "3"}])
+def test_a_state_that_makes_no_sense_is_refused(shards: Shards, change: dict[str, Any]) -> None:  # noqa: F811
+    """A window of no blocks divided by zero, in C."""
+    loader = Loader(shards.first, "label", 64, shuffle="block")
+    with pytest.raises((TypeError, ValueError), match=next(iter(change))):
+        loader.load_state_dict({**loader.state_dict(), **change})
+
+
+@pytest.mark.parametrize("options", [{"rows": [[3, 1, 2, 0], [0, 1, 2, 3]]}, {"weights": [np.ones(ROWS), np.arange(ROWS)]}])
+def test_a_state_tells_apart_what_the_order_depends_on(shards: Shards, options: dict[str, Any]) -> None:  # noqa: F811
+    [(name, (one, other))] = options.items()
+    state = Loader(shards.first, "label", 2, **{name: one}).state_dict()
+    Loader(shards.first, "label", 2, **{name: one}).load_state_dict(state)
+    with pytest.raises(ValueError, match="belongs to another loader"):
+        Loader(shards.first, "label", 2, **{name: other}).load_state_dict(state)
+
+
+# --- odd arguments ------------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_numbers(shards: Shards) -> None:  # noqa: F811
+    plain = Loader(shards.first, "label", 64, seed=3, memory=10**6, shard=(1, 2))
+    strange = Loader(shards.first, "label", np.int16(64), seed=np.int64(3), memory=np.float64(1e6), prefetch=np.uint8(2),
+                     shard=np.array([1, 2]), drop_last=np.bool_(False), shuffle=np.bool_(True), threads=np.int8(1))
+    assert [label.tolist() for label in plain] == [label.tolist() for label in strange]
+    assert strange.state_dict() == plain.state_dict()
+
+
+@pytest.mark.parametrize("seed", [None, "text", b"bytes", (1, "a"), 1.5, -7, 10**30, np.float32(2.5)])
+def test_seeds_of_any_kind(shards: Shards, seed: Any) -> None:  # noqa: F811
+    orders = [[row for label in Loader(shards.first, "label", 64, seed=seed) for row in label] for _ in range(2)]
+    assert orders[0] == orders[1] != [row for label in Loader(shards.first, "label", 64, seed="other") for row in label]
+
+
+def test_a_seed_that_is_an_address_is_refused(shards: Shards) -> None:  # noqa: F811
+    with pytest.raises(TypeError, match="written the same in every process"):
+        Loader(shards.first, "label", 64, seed=object())
+
+
+@pytest.mark.parametrize("weights", [np.full(ROWS, 5e-324), np.append(np.zeros(ROWS - 1), 1e-310), np.full(ROWS, 1e300)])
+def test_weights_near_the_ends_of_the_numbers(shards: Shards, weights: np.ndarray) -> None:  # noqa: F811
+    """A sum too small to be multiplied drew a row behind the last."""
+    rows = np.concatenate(list(Loader(shards.first, "label", 64, weights=weights)))
+    assert rows.max() < ROWS and (weights[rows] > 0).all()
+
+
+def test_weights_that_cannot_be_added_up(shards: Shards) -> None:  # noqa: F811
+    with pytest.raises(ValueError, match="too large to be added up"):
+        Loader(shards.first, "label", 64, weights=np.full(ROWS, 1e307))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_weights_with_rows_and_processes(shards: Shards, world: int, drop_last: bool) -> None:  # noqa: F811
+    rows = np.arange(0, ROWS, 3)
+    weights = np.where(rows % 2 == 0, 1.0, 0.0)
+    loaders = [Loader(shards.first, "label", 30, rows=rows, weights=weights, shard=(rank, world), drop_last=drop_last)
+               for rank in range(world)]
+    taken = [[label.tolist() for label in loader] for loader in loaders]
+    assert {len(batches) for batches in taken} == {len(loader) for loader in loaders} == {len(loaders[0])}
+    assert set(np.concatenate([np.concatenate(batches) for batches in taken])) <= set(rows[weights > 0])
+    by_row = np.where(np.arange(ROWS) % 2 == 0, 1.0, 0.0)
+    again = Loader(shards.first, "label", 30, rows=rows, weights=by_row, shard=(0, world), drop_last=drop_last)
+    assert [label.tolist() for label in again] == taken[0]
+
+
+@pytest.mark.parametrize("rows", [[0.5, 1.5], ["a"], np.ones(3, bool), np.zeros((2, 2), int), [None]])
+def test_rows_that_are_none(shards: Shards, rows: Any) -> None:  # noqa: F811
+    """Fractions were cut off."""
+    with pytest.raises((IndexError, TypeError)):
+        Loader(shards.first, "label", 1, rows=rows)

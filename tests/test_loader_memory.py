@@ -1,0 +1,98 @@
+"""The memory that a loader says it needs is what it takes, and the number of rows costs nothing.
+
+Prevents: a process that is killed after an hour, on a machine that was said to be large enough; a file of a thousand million
+rows that takes a minute to begin with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import hdf5_files as files
+import numpy as np
+import pytest
+
+MEASURED = """
+    import json, sys, threading, h5fast, numpy as np
+    from h5fast import Field
+    path, options = sys.argv[1], json.loads(sys.argv[2])
+    fields = {"all": ("x", "y"), "cast": {"x": Field("x", dtype="f4", scale=2.0), "y": "y"}, "one": "x"}[options.pop("of")]
+
+    def held():
+        return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+    peak, stop = 0, threading.Event()
+
+    def watch():
+        global peak
+        while not stop.wait(0.001):
+            peak = max(peak, held())
+
+    h5fast.File(path)["x"][:1]
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    peak = before = held()
+    loader = h5fast.Loader(path, fields, **options)
+    for epoch in range(3):
+        for number, batch in enumerate(loader):
+            if epoch == 1 and number == 5:
+                break
+    del batch
+    stop.set()
+    watcher.join()
+    print(peak - before - h5fast.memory.parse_bytes(options["memory"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("memory") / "a.h5"
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        x = random.integers(0, 8, (150_000, 400), "u1")
+        file.create_dataset("x", data=x, chunks=(1000, 400), compression="lzf")
+        file.create_dataset("y", data=np.arange(150_000), chunks=(5000,), compression="gzip")
+    return path
+
+
+@pytest.mark.parametrize("options", [
+    {"of": "all", "memory": "45 MB"},
+    {"of": "all", "memory": "100 MB", "shuffle": "block"},
+    {"of": "cast", "memory": "60 MB", "batch_size": 2000, "prefetch": 3, "shuffle": "batches"},
+    {"of": "cast", "memory": "40 MB", "batch_size": 3000, "prefetch": 4, "reuse_buffers": True},
+    {"of": "one", "memory": "80 MB", "batch_size": 20000, "prefetch": 2, "shuffle": False},
+], ids=str)
+def test_memory_is_a_limit(large: Path, options: dict) -> None:
+    import json
+
+    done = files.run_python(MEASURED, large, json.dumps(options))
+    assert int(done.stdout) < 32 << 20
+
+
+BEGINNING = """
+    import sys, time, h5fast
+    loader = h5fast.Loader(sys.argv[1], "x", shuffle=sys.argv[2], memory="200 MB", rows=slice(0, int(sys.argv[3])))
+    batches = iter(loader)
+    since = time.perf_counter()
+    next(batches)
+    first = time.perf_counter() - since
+    for _ in range(20):
+        next(batches)
+    held = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    print(first, held)
+"""
+
+
+@pytest.mark.parametrize("shuffle", ["exact", "batches", ""])
+def test_a_thousand_million_rows_begin_at_once(tmp_path: Path, shuffle: str) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (10**9,), "u1", chunks=(100_000,))
+    best, most = 1e9, 0
+    for _ in range(3):  # other processes take their share of the machine
+        first, held = map(float, files.run_python(BEGINNING, path, shuffle or "batches", 10**9).stdout.split())
+        best, most = min(best, first), max(most, held)
+    few = float(files.run_python(BEGINNING, path, shuffle or "batches", 10**5).stdout.split()[1])
+    assert best < 0.05
+    assert most - few < 16 << 20
