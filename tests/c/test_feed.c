@@ -12,10 +12,14 @@
 
 static size_t taken, ended_early;
 
+/* What the threads do; drawn before they start, for random numbers are one thread's. */
+static int fills_by_hand;
+static useconds_t stops_after;
+
 static void *fill_all(void *context)
 {
     h5fast_feed *feed = context;
-    if (chance(50)) {
+    if (!fills_by_hand) {
         h5fast_feed_run(feed);
     } else {
         while (h5fast_feed_fill(feed) >= 0)
@@ -27,7 +31,7 @@ static void *fill_all(void *context)
 
 static void *stop_soon(void *context)
 {
-    usleep((useconds_t)random_below(3000));
+    usleep(stops_after);
     h5fast_feed_stop(context);
     return NULL;
 }
@@ -82,6 +86,8 @@ static void feed_epoch(scene *s, ring *r, uint64_t epoch, int skip)
     pthread_t thread, stopper;
     int stops = chance(40);
     double waits[2];
+    fills_by_hand = chance(50);
+    stops_after = (useconds_t)random_below(3000);
     CHECK(filler != NULL && feed != NULL, "no memory");
     h5fast_filler_settle(filler);
     CHECK(pthread_create(&thread, NULL, fill_all, feed) == 0, "thread");
