@@ -29,6 +29,7 @@ static h5fast_chunk chunks[MOST_CHUNKS];
 static uint64_t numbers[MOST_CHUNKS], order[MOST_CHUNKS];
 static int descriptor, has_deflate;
 static size_t gathers; /* that gave the right bytes */
+static h5fast_kept *kept; /* decoded chunks of the dataset at hand; NULL: none are kept */
 
 /* --- datasets -------------------------------------------------------------------------------------------------------- */
 
@@ -180,6 +181,7 @@ static inline void set_gather(h5fast_gather *g, const dataset *d, how h)
     g->selection = &d->m.selection;
     g->source = h.source;
     g->cast = h.cast;
+    g->kept = kept;
     g->out = h.out + d->m.out_before;
     g->threads = h.threads;
 }
