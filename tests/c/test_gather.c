@@ -89,13 +89,15 @@ static void test_kept_chunks(void)
         } while (d.m.storage.filter_count == 0);
         CHECK(h5fast_source_open(&source, descriptor, chance(60)) == H5FAST_OK, "open");
         uint64_t bytes = d.m.storage.chunk_bytes;
-        kept = h5fast_kept_make(bytes, bytes * random_below(2 + (size_t)d.m.chunk_count));
+        h5fast_kept_pool *pool = h5fast_kept_pool_make(bytes * random_below(2 + (size_t)d.m.chunk_count));
+        kept = h5fast_kept_make(pool, bytes);
         for (int i = 0; i < 12; i++) {
             if (i % 3 == 0 || chance(50))
                 select_some(&d);
             check_gather(&d, some_way(&source));
         }
         h5fast_kept_free(kept);
+        h5fast_kept_pool_free(pool);
         kept = NULL;
         h5fast_source_close(&source);
     }
