@@ -115,7 +115,10 @@ def field_plan(name: str, order: Order, *, rows_kept: int, chunk_rows: int, chun
         scale = min(1.0, _SIMULATED_ROWS / order.count)
         if kept >= order.count:
             return 1.0, 0.0
-        small = _scaled(order, scale, chunk_rows)
+        mixing = order
+        if order.kind == "blocks" and kept != rows_kept:  # with other memory, other numbers of blocks are mixed
+            mixing = replace(order, window=max(1, (kept - order.batch) // chunk_rows))
+        small = _scaled(mixing, scale, chunk_rows)
         first, _, later = simulate([small.schedule(epoch) for epoch in range(4)], chunk_rows, int(kept * scale))
         groups = -(-small.count // chunk_rows)
         return first / groups, later / groups
