@@ -104,16 +104,16 @@ class Watch:
 
     def __init__(self, file: OpenFile) -> None:
         self.file = file
-        self.shelf: dict[int, Any] = {}
+        self.shelf: dict[Any, Any] = {}
 
-    def get(self, address: int) -> Any:
+    def get(self, address: Any) -> Any:
         """What was put there; None if nothing was, or it made place for others since."""
         found = self.shelf.pop(address, None)
         if found is not None:
             self.shelf[address] = found
         return found
 
-    def put(self, address: int, known: Any) -> None:
+    def put(self, address: Any, known: Any) -> None:
         """Keeps what is known of a dataset, so that ``file["x"][rows]`` does not find it out for each batch."""
         self.shelf[address] = known
         while len(self.shelf) > _SHELVED:
