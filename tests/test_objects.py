@@ -360,28 +360,6 @@ def test_a_missing_member_is_named_with_its_file(tmp_path):
         assert str(path) not in str(got.value)
 
 
-@pytest.mark.parametrize("compression", [None, "lzf"])
-def test_an_iteration_ends_with_its_file(tmp_path, compression):
-    """Rows that had been read ahead came out of a file that was closed."""
-    path = tmp_path / "f.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=np.arange(30).reshape(10, 3), chunks=(5, 3), compression=compression)
-    with h5fast.File(path) as file:
-        dataset = file["x"]
-        rows = iter(dataset)
-        assert next(rows).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError) as closed:
-        dataset[1]
-    with pytest.raises(ValueError, match=str(closed.value)):
-        next(rows)
-    with h5py.File(path) as plain, h5fast.patched():
-        rows = iter(plain["x"])
-        next(rows)
-        plain.close()
-        with pytest.raises((OSError, RuntimeError)):
-            next(rows)
-
-
 def test_take_says_what_cannot_be_scaled(tmp_path):
     """For strings, the advice was to pass dtype="float32", also to those who had."""
     with h5py.File(tmp_path / "f.h5", "w") as file:
