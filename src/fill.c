@@ -71,11 +71,7 @@ uint64_t h5fast_filler_bytes(const h5fast_filler *f)
 
 uint64_t h5fast_filler_next_time(const h5fast_filler *f, uint64_t item, uint64_t from)
 {
-    uint64_t position = h5fast_schedule_next(f->given.now, item, from);
-    if (position != H5FAST_NEVER)
-        return h5fast_schedule_time(f->given.now, position);
-    position = h5fast_schedule_next(f->given.next, item, 0);
-    return position != H5FAST_NEVER ? h5fast_schedule_time(f->given.next, position) : H5FAST_NEVER;
+    return h5fast_schedule_next_time(f->given.now, f->given.next, item, from);
 }
 
 h5fast_status h5fast_filler_run(h5fast_filler *f, h5fast_task *task)

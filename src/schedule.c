@@ -71,3 +71,12 @@ uint64_t h5fast_schedule_next(const h5fast_schedule *s, uint64_t item, uint64_t 
         position = h5fast_order_next(&s->order, item, position + 1);
     return position;
 }
+
+uint64_t h5fast_schedule_next_time(const h5fast_schedule *now, const h5fast_schedule *next, uint64_t item, uint64_t from)
+{
+    uint64_t position = h5fast_schedule_next(now, item, from);
+    if (position != H5FAST_NEVER)
+        return h5fast_schedule_time(now, position);
+    position = h5fast_schedule_next(next, item, 0);
+    return position != H5FAST_NEVER ? h5fast_schedule_time(next, position) : H5FAST_NEVER;
+}

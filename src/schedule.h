@@ -42,4 +42,8 @@ static inline uint64_t h5fast_schedule_time(const h5fast_schedule *schedule, uin
     return schedule->epoch * schedule->stride + position;
 }
 
+/* When this process takes the item next, counted over all epochs: from this position of `now`'s epoch on, else in that of
+ * `next`, which follows it; H5FAST_NEVER. */
+uint64_t h5fast_schedule_next_time(const h5fast_schedule *now, const h5fast_schedule *next, uint64_t item, uint64_t from);
+
 #endif

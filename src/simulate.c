@@ -14,15 +14,6 @@ typedef struct {
     uint64_t batches;
 } simulation;
 
-static uint64_t next_time(const simulation *s, uint64_t item, uint64_t from)
-{
-    uint64_t position = h5fast_schedule_next(s->now, item, from);
-    if (position != H5FAST_NEVER)
-        return h5fast_schedule_time(s->now, position);
-    position = h5fast_schedule_next(s->next, item, 0);
-    return position != H5FAST_NEVER ? h5fast_schedule_time(s->next, position) : H5FAST_NEVER;
-}
-
 /* The row at this position, if it is kept; it then is for when it is needed next. */
 static int is_kept(const simulation *s, uint64_t item, uint64_t position)
 {
@@ -31,7 +22,7 @@ static int is_kept(const simulation *s, uint64_t item, uint64_t position)
     uint32_t slot = h5fast_rowcache_find(s->cache, h5fast_schedule_time(s->now, position));
     if (slot == H5FAST_NO_SLOT)
         return 0;
-    uint64_t time = next_time(s, item, position + 1);
+    uint64_t time = h5fast_schedule_next_time(s->now, s->next, item, position + 1);
     if (time == H5FAST_NEVER || h5fast_rowcache_find(s->cache, time) != H5FAST_NO_SLOT)
         h5fast_rowcache_drop(s->cache, slot);
     else
@@ -43,7 +34,7 @@ static void keep_group(const simulation *s, uint64_t group, uint64_t from)
 {
     uint64_t end = (group + 1) * s->group_rows, count = s->now->order.count;
     for (uint64_t item = group * s->group_rows; s->cache != NULL && item < end && item < count; item++) {
-        uint64_t time = next_time(s, item, from);
+        uint64_t time = h5fast_schedule_next_time(s->now, s->next, item, from);
         if (time != H5FAST_NEVER && h5fast_rowcache_find(s->cache, time) == H5FAST_NO_SLOT)
             h5fast_rowcache_offer(s->cache, time);
     }
