@@ -211,6 +211,14 @@ void h5fast_rowcache_move(h5fast_rowcache *c, uint32_t slot, uint64_t position)
     put(c, slot, position);
 }
 
+void h5fast_rowcache_renew(h5fast_rowcache *c, uint32_t slot, uint64_t position)
+{
+    if (position == H5FAST_NEVER_KEPT || h5fast_rowcache_find(c, position) != H5FAST_NO_SLOT)
+        h5fast_rowcache_drop(c, slot);
+    else
+        h5fast_rowcache_move(c, slot, position);
+}
+
 void h5fast_rowcache_rekey(h5fast_rowcache *c, uint64_t (*when)(void *context, uint32_t slot), void *context)
 {
     if (c->untouched == 0) /* its tables may be large, and were not touched either */

@@ -40,6 +40,10 @@ void h5fast_rowcache_drop(h5fast_rowcache *cache, uint32_t slot);
 /* The row at this slot is next needed at another position. */
 void h5fast_rowcache_move(h5fast_rowcache *cache, uint32_t slot, uint64_t position);
 
+/* The row at this slot was used, and is next needed at `position`: it moves there, or is dropped where that is
+ * H5FAST_NEVER_KEPT or another row is kept for it. */
+void h5fast_rowcache_renew(h5fast_rowcache *cache, uint32_t slot, uint64_t position);
+
 /* The row at each slot in use is from now on kept for the position that `when` gives for it; H5FAST_NEVER_KEPT drops it.
  * No two rows may have the same. */
 void h5fast_rowcache_rekey(h5fast_rowcache *cache, uint64_t (*when)(void *context, uint32_t slot), void *context);

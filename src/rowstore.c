@@ -139,11 +139,7 @@ static uint64_t find_kept(h5fast_filler *f, h5fast_field *field, uint8_t *out)
             continue;
         f->moves[moves++] = (h5fast_move){store->rows + slot * field->row_bytes, out + i * field->out_bytes};
         /* Nothing is put into slots before the moves are done, so this one may change hands already. */
-        uint64_t time = h5fast_filler_next_time(f, (uint64_t)f->items[i], position + 1);
-        if (time == H5FAST_NEVER || h5fast_rowcache_find(store->cache, time) != H5FAST_NO_SLOT)
-            h5fast_rowcache_drop(store->cache, slot);
-        else
-            h5fast_rowcache_move(store->cache, slot, time);
+        h5fast_rowcache_renew(store->cache, slot, h5fast_filler_next_time(f, (uint64_t)f->items[i], position + 1));
     }
     return moves;
 }

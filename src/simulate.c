@@ -22,11 +22,7 @@ static int is_kept(const simulation *s, uint64_t item, uint64_t position)
     uint32_t slot = h5fast_rowcache_find(s->cache, h5fast_schedule_time(s->now, position));
     if (slot == H5FAST_NO_SLOT)
         return 0;
-    uint64_t time = h5fast_schedule_next_time(s->now, s->next, item, position + 1);
-    if (time == H5FAST_NEVER || h5fast_rowcache_find(s->cache, time) != H5FAST_NO_SLOT)
-        h5fast_rowcache_drop(s->cache, slot);
-    else
-        h5fast_rowcache_move(s->cache, slot, time);
+    h5fast_rowcache_renew(s->cache, slot, h5fast_schedule_next_time(s->now, s->next, item, position + 1));
     return 1;
 }
 
