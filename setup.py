@@ -16,7 +16,7 @@ if sys.platform == "win32":
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
 # Without state of their own: linked wherever they are needed.
 ORDERS = ["order", "permutation", "rowcache", "schedule"]
-ENGINE = ["ahead", "announced", "box", "damage", "decode", "feed", "fill", "fletcher32", "gather", "inflate", "kept", "lzf",
+ENGINE = ["ahead", "announced", "box", "damage", "decode", "feed", "fill", "fletcher32", "gather", "groups", "inflate", "kept", "lzf",
           "lzf_x86", "moves", "plan", "points", "pool", "rowstore", "shuffle", "source", "storage", "window", "worker", *ORDERS]
 
 

@@ -323,8 +323,8 @@ class Loader:
         return self._prefetch + (1 if self._reuse else 0)
 
     def _divide(self, memory: int) -> Division:
-        return divide(memory, self._table, len(self._items), batch=self._batch_size, places=self._places,
-                      threads=self._threads, other=self._items.nbytes + self._order.nbytes)
+        return divide(memory, self._table, self._items, batch=self._batch_size, places=self._places,
+                      threads=self._threads, other=self._order.nbytes)
 
     def _set_groups(self) -> None:
         """Blocks are groups of rows that are decoded together, by the field that costs most; as many as fit are mixed."""

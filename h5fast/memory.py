@@ -6,7 +6,7 @@ import numbers
 import re
 from dataclasses import dataclass
 
-from h5fast._feed import ROW_OVERHEAD
+from h5fast._feed import ROW_OVERHEAD, Items
 from h5fast.columns import EngineColumn, PythonColumn, Table
 
 __all__ = ["Division", "divide", "forget", "grant", "parse_bytes"]
@@ -17,6 +17,8 @@ _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 
 # is too little to count, and of what the engine's threads decode in, which they keep for every read of the process.
 _BATCH_ROW = 96
 _UNCOUNTED_LISTS = 4 << 20
+# Of a list of rows, those of a group that is read whole are listed: bytes for each. Of ranges nothing is.
+_LISTED_ROW = 64
 _UNCOUNTED_THREADS = 16 << 20
 # A field that takes no more than this part of what is left is kept whole before the others share the rest: the labels of
 # a thousand images weigh less than one of them, and would be decoded as often.
@@ -66,21 +68,24 @@ def forget(table: Table) -> None:
             column.keeper.forget()
 
 
-def divide(memory: int, table: Table, items: int, *, batch: int, places: int, threads: int, other: int) -> Division:
+def divide(memory: int, table: Table, items: Items, *, batch: int, places: int, threads: int, other: int) -> Division:
     """Divides ``memory`` bytes.
 
     Args:
-        items: rows that an epoch draws from
+        items: the rows that an epoch draws from
         batch: rows of a batch
         places: places of the ring; batches in the taker's hands are the taker's
         threads: native threads
-        other: bytes that lists and orders take
+        other: bytes that orders take
 
     Raises:
         ValueError: not even the batches fit, with what would be needed.
     """
     decoded = [column for column in table.engine if column.is_decoded]
-    fixed = other + places * _batch_bytes(table, batch)
+    count = len(items)
+    fixed = other + items.nbytes + places * _batch_bytes(table, batch)
+    if items.listed() is not None and decoded:
+        fixed += _LISTED_ROW * min(count, _largest_group(decoded))
     fixed += max(0, threads * _thread_bytes(table.engine) - _UNCOUNTED_THREADS)
     fixed += batch * sum(column.row_bytes for column in table.engine if column.finish is not None)
     fixed += max((c.work_bytes(batch) for c in table.columns if isinstance(c, PythonColumn) and c.work_bytes), default=0)
@@ -91,25 +96,26 @@ def divide(memory: int, table: Table, items: int, *, batch: int, places: int, th
             "give more memory, or take smaller batches, or prefetch fewer of them"
         )
     kept: dict[str, int] = {}
-    sizes = {column.name: items * column.row_bytes for column in decoded}
+    sizes = {column.name: count * column.row_bytes for column in decoded}
     for column in sorted(decoded, key=lambda column: sizes[column.name]):
         if sizes[column.name] <= left * _SMALL:
-            kept[column.name] = items
+            kept[column.name] = count
             left -= sizes[column.name]
     rest = [column for column in decoded if column.name not in kept]
     granted = _granted(_keeping(table), left, rest, sum(sizes[column.name] for column in rest))
     left -= sum(granted.values())
     if sum(sizes[column.name] for column in rest) <= left:
-        kept.update({column.name: items for column in rest})
+        kept.update({column.name: count for column in rest})
     elif rest:
         each = sum(column.row_bytes + ROW_OVERHEAD for column in rest)
         # Of all that a batch decodes, no more rows change hands than there are places to keep them.
-        lists = max(0, _BATCH_ROW * _turnover(rest, batch, items) - _UNCOUNTED_LISTS)
+        lists = max(0, _BATCH_ROW * min(count, batch * _largest_group(rest)) - _UNCOUNTED_LISTS)
         rows = max((left - lists) // each, (left + _UNCOUNTED_LISTS) // (each + _BATCH_ROW * len(rest)))
         rows = min(rows, left // each)
-        rows = min(rows, items, (1 << 31) - 1)
+        rows = min(rows, count, (1 << 31) - 1)
         kept.update({column.name: rows for column in rest})
-    needed = fixed + sum(granted.values()) + sum(kept[c.name] * (c.row_bytes + (ROW_OVERHEAD if kept[c.name] < items else 0)) for c in decoded)
+    needed = fixed + sum(granted.values())
+    needed += sum(kept[c.name] * (c.row_bytes + (ROW_OVERHEAD if kept[c.name] < count else 0)) for c in decoded)
     return Division(fixed, kept, needed, granted)
 
 
@@ -150,6 +156,6 @@ def _thread_bytes(columns: list[EngineColumn]) -> int:
                for storage in stored) if stored else 0
 
 
-def _turnover(columns: list[EngineColumn], batch: int, items: int) -> int:
-    """Rows that one batch may decode: all of the chunks of its rows."""
-    return min(items, batch * max(part.chunks[0].chunk[0] for column in columns for part in column.parts))
+def _largest_group(columns: list[EngineColumn]) -> int:
+    """Rows that are decoded together, at most."""
+    return max(part.chunks[0].chunk[0] for column in columns for part in column.parts)

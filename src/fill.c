@@ -83,6 +83,36 @@ h5fast_status h5fast_filler_run(h5fast_filler *f, h5fast_task *task)
     return atomic_load(&task->cancelled) ? H5FAST_CANCELLED : H5FAST_OK;
 }
 
+h5fast_error h5fast_filler_gather(const h5fast_filler *f, h5fast_field *field, uint32_t part, const h5fast_reading *reading)
+{
+    const h5fast_part *from = &field->parts[part];
+    h5fast_gather g;
+    memset(&g, 0, sizeof g);
+    g.storage = from->storage;
+    g.index = from->index;
+    g.source = from->source;
+    g.selection = reading->selection;
+    g.cast = reading->cast;
+    g.out = reading->out;
+    g.threads = reading->threads;
+    h5fast_status status = h5fast_gather_begin(&g);
+    if (status == H5FAST_OK) {
+        while (!h5fast_gather_run(&g, SLICE))
+            if (atomic_load(f->stop))
+                h5fast_gather_cancel(&g);
+    } else {
+        g.error.status = status;
+    }
+    h5fast_gather_end(&g);
+    /* Neither what was read of a file that changed can be trusted, nor what is wrong with it. */
+    if (g.error.status != H5FAST_CANCELLED && g.error.status != H5FAST_MEMORY && h5fast_source_changed(from->source) >= 0)
+        g.error.status = H5FAST_CHANGED;
+    atomic_fetch_add(&field->decodes, g.decodes);
+    atomic_fetch_add(&field->stored_bytes, from->storage->filter_count > 0 ? g.stored_bytes
+                                                                           : reading->rows * field->row_bytes);
+    return g.error;
+}
+
 h5fast_status h5fast_filler_failed(h5fast_filler *f, uint32_t field, uint32_t part, h5fast_error what)
 {
     *f->error = (h5fast_fill_error){what, field, part};

@@ -1,4 +1,4 @@
-/* What the filling of a batch consists of; for fill.c, points.c, moves.c, rowstore.c and damage.c alone.
+/* What the filling of a batch consists of; for fill.c, points.c, moves.c, rowstore.c, groups.c and damage.c alone.
  *
  * A filler is one thread's at a time, all of these functions are that thread's, and no pointer may be NULL. Functions that
  * return a status have said in *filler->error what failed and where.
@@ -67,6 +67,19 @@ h5fast_status h5fast_filler_gave_up(h5fast_filler *f, h5fast_status status) H5FA
 /* Runs a task with the pool's help, until it is done or the filler is stopped. */
 h5fast_status h5fast_filler_run(h5fast_filler *f, h5fast_task *task) H5FAST_CHECKED;
 
+/* What to read of one part, and where to. */
+typedef struct {
+    const h5fast_selection *selection;
+    const h5fast_cast *cast;  /* or NULL */
+    uint8_t *out;             /* NULL: the selection's points have targets */
+    uint64_t rows;            /* that it is */
+    int threads;
+} h5fast_reading;
+
+/* Reads it, unless the filler is stopped meanwhile. Says what failed only by what it returns; in any thread. */
+h5fast_error h5fast_filler_gather(const h5fast_filler *f, h5fast_field *field, uint32_t part, const h5fast_reading *reading)
+    H5FAST_CHECKED;
+
 /* When an item is needed next, counted over all epochs, from this position of the present one on; H5FAST_NEVER. */
 uint64_t h5fast_filler_next_time(const h5fast_filler *f, uint64_t item, uint64_t from);
 
@@ -97,6 +110,12 @@ h5fast_status h5fast_rowstore_find(h5fast_filler *f, h5fast_field *field, uint8_
 
 /* Reads what is missing, and keeps what is worth it. May be called again after a failure. */
 h5fast_status h5fast_rowstore_read(h5fast_filler *f, uint32_t field, uint8_t *out) H5FAST_CHECKED;
+
+/* --- groups.c --------------------------------------------------------------------------------------------------------- */
+
+/* Reads all items of the groups that the missing rows are in to the field's store, where that has room for every item. Groups
+ * that are there already, from a call that failed, are not read again. */
+h5fast_status h5fast_groups_read(h5fast_filler *f, uint32_t field) H5FAST_CHECKED;
 
 /* --- damage.c --------------------------------------------------------------------------------------------------------- */
 

@@ -3,9 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Seconds of work after which a stop is noticed. */
-static const double SLICE = 0.05;
-
 void h5fast_points_free(h5fast_points *p)
 {
     free(p->rows);
@@ -52,37 +49,14 @@ h5fast_status h5fast_points_add(h5fast_filler *f, const h5fast_field *field, uin
 static h5fast_error read_part(const h5fast_filler *f, h5fast_field *field, uint32_t part, const h5fast_points *p,
                               uint64_t first, uint64_t end, int threads)
 {
-    const h5fast_part *from = &field->parts[part];
     h5fast_selection selection = field->row;
     selection.coords[0] = p->rows + first;
     selection.targets = p->targets + first;
     selection.uncast = p->uncast + first;
     selection.point_count = (int64_t)(end - first);
     selection.point_stride = 0;
-    h5fast_gather g;
-    memset(&g, 0, sizeof g);
-    g.storage = from->storage;
-    g.index = from->index;
-    g.source = from->source;
-    g.selection = &selection;
-    g.cast = field->is_fused ? field->cast : NULL;
-    g.threads = threads;
-    h5fast_status status = h5fast_gather_begin(&g);
-    if (status == H5FAST_OK) {
-        while (!h5fast_gather_run(&g, SLICE))
-            if (atomic_load(f->stop))
-                h5fast_gather_cancel(&g);
-    } else {
-        g.error.status = status;
-    }
-    h5fast_gather_end(&g);
-    /* Neither what was read of a file that changed can be trusted, nor what is wrong with it. */
-    if (g.error.status != H5FAST_CANCELLED && g.error.status != H5FAST_MEMORY && h5fast_source_changed(from->source) >= 0)
-        g.error.status = H5FAST_CHANGED;
-    atomic_fetch_add(&field->decodes, g.decodes);
-    atomic_fetch_add(&field->stored_bytes, from->storage->filter_count > 0 ? g.stored_bytes
-                                                                           : (end - first) * field->row_bytes);
-    return g.error;
+    const h5fast_cast *cast = field->is_fused ? field->cast : NULL;
+    return h5fast_filler_gather(f, field, part, &(h5fast_reading){&selection, cast, NULL, end - first, threads});
 }
 
 /* Several parts at once, each by one thread: there are few rows of each. */

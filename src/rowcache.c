@@ -165,6 +165,11 @@ uint32_t h5fast_rowcache_find(const h5fast_rowcache *c, uint64_t position)
     return at;
 }
 
+int h5fast_rowcache_wants(const h5fast_rowcache *c, uint64_t position)
+{
+    return c->used < c->slots || ahead(c, bucket_of(c, position)) < ahead(c, furthest(c));
+}
+
 uint32_t h5fast_rowcache_offer(h5fast_rowcache *c, uint64_t position)
 {
     uint32_t slot;
@@ -176,10 +181,9 @@ uint32_t h5fast_rowcache_offer(h5fast_rowcache *c, uint64_t position)
         slot = (uint32_t)c->untouched++;
         c->used++;
     } else {
-        uint32_t last = furthest(c);
-        if (ahead(c, bucket_of(c, position)) >= ahead(c, last))
+        if (!h5fast_rowcache_wants(c, position))
             return H5FAST_NO_SLOT;
-        slot = c->firsts[last] - 1;
+        slot = c->firsts[furthest(c)] - 1;
         take_out(c, slot);
     }
     put(c, slot, position);

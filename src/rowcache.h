@@ -26,6 +26,10 @@ void h5fast_rowcache_advance(h5fast_rowcache *cache, uint64_t position);
 /* Where the row needed at this position lies; H5FAST_NO_SLOT: it is not kept. */
 uint32_t h5fast_rowcache_find(const h5fast_rowcache *cache, uint64_t position);
 
+/* Whether an offer of this position would be taken, if it is not kept yet: asked before h5fast_rowcache_find, this spares the
+ * looking up of what is needed too late. */
+int h5fast_rowcache_wants(const h5fast_rowcache *cache, uint64_t position);
+
 /* A slot for a row that is needed at this position and is not kept yet. A row needed later may lose its slot for it.
  * H5FAST_NO_SLOT where all that are kept are needed as soon. */
 uint32_t h5fast_rowcache_offer(h5fast_rowcache *cache, uint64_t position);

@@ -66,7 +66,7 @@ static h5fast_status offer_group(h5fast_filler *f, const h5fast_field *field, ui
     for (uint64_t rank = h5fast_items_below(f->given.items, begin); rank < last; rank++) {
         uint64_t item = h5fast_items_ranked(f->given.items, rank);
         uint64_t time = h5fast_filler_next_time(f, item, f->first + f->count);
-        if (time == H5FAST_NEVER || h5fast_rowcache_find(cache, time) != H5FAST_NO_SLOT)
+        if (time == H5FAST_NEVER || !h5fast_rowcache_wants(cache, time) || h5fast_rowcache_find(cache, time) != H5FAST_NO_SLOT)
             continue;
         if (!reserve_pending(f, field))
             return H5FAST_MEMORY;
@@ -99,30 +99,6 @@ static h5fast_status read_and_keep(h5fast_filler *f, uint32_t number, uint8_t *o
         if (still_holds(field, &f->pending[i]))
             h5fast_rowcache_drop(store->cache, f->pending[i].slot);
     return status != H5FAST_OK ? status : cast_staged(f, field, out);
-}
-
-/* The same where there is room for all: whole groups go to the store. */
-static h5fast_status read_groups(h5fast_filler *f, uint32_t number)
-{
-    h5fast_field *field = f->given.fields[number];
-    const h5fast_store *store = &field->store;
-    h5fast_status status = H5FAST_OK;
-    f->points.count = 0;
-    uint64_t groups = h5fast_filler_missing_groups(f, field);
-    for (uint64_t i = 0; i < groups && status == H5FAST_OK; i++) {
-        uint64_t begin, end;
-        h5fast_rows_of_group(field, f->groups[i], &begin, &end);
-        uint64_t last = h5fast_items_below(f->given.items, end);
-        for (uint64_t rank = h5fast_items_below(f->given.items, begin); rank < last && status == H5FAST_OK; rank++) {
-            uint64_t item = h5fast_items_ranked(f->given.items, rank);
-            uint64_t row = h5fast_items_row(f->given.items, item);
-            status = h5fast_points_add(f, field, row, store->rows + item * field->row_bytes, 1);
-        }
-    }
-    status = status == H5FAST_OK ? h5fast_points_read(f, number) : h5fast_filler_gave_up(f, status);
-    for (uint64_t i = 0; i < groups && status == H5FAST_OK; i++)
-        h5fast_set_bit(store->present, f->groups[i]);
-    return status;
 }
 
 /* Marks what is missing; for what the cache has, f->moves. Returns how many of these there are. */
@@ -162,7 +138,7 @@ h5fast_status h5fast_rowstore_read(h5fast_filler *f, uint32_t number, uint8_t *o
     const h5fast_store *store = &field->store;
     if (store->kind != H5FAST_STORE_ALL)
         return read_and_keep(f, number, out);
-    h5fast_status status = read_groups(f, number);
+    h5fast_status status = h5fast_groups_read(f, number);
     if (status != H5FAST_OK)
         return status;
     uint64_t moves = 0;

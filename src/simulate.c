@@ -31,7 +31,7 @@ static void keep_group(const simulation *s, uint64_t group, uint64_t from)
     uint64_t end = (group + 1) * s->group_rows, count = s->now->order.count;
     for (uint64_t item = group * s->group_rows; s->cache != NULL && item < end && item < count; item++) {
         uint64_t time = h5fast_schedule_next_time(s->now, s->next, item, from);
-        if (time != H5FAST_NEVER && h5fast_rowcache_find(s->cache, time) == H5FAST_NO_SLOT)
+        if (time != H5FAST_NEVER && h5fast_rowcache_wants(s->cache, time) && h5fast_rowcache_find(s->cache, time) == H5FAST_NO_SLOT)
             h5fast_rowcache_offer(s->cache, time);
     }
 }

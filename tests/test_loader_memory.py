@@ -17,7 +17,7 @@ MEASURED = """
     import json, sys, threading, h5fast, numpy as np
     from h5fast import Field
     path, options = sys.argv[1], json.loads(sys.argv[2])
-    fields = {"all": ("x", "y"), "cast": {"x": Field("x", dtype="f4", scale=2.0), "y": "y"}, "one": "x"}[options.pop("of")]
+    fields = {"all": ("x", "y"), "cast": {"x": Field("x", dtype="f4", scale=2.0), "y": "y"}, "one": "x", "tiny": "t"}[options.pop("of")]
 
     def held():
         return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -29,14 +29,17 @@ MEASURED = """
         while not stop.wait(0.001):
             peak = max(peak, held())
 
+    if options.pop("listed", False):
+        options["rows"] = np.random.default_rng(0).permutation(10**7)[: 4 * 10**6]
     h5fast.File(path)["x"][:1]
     watcher = threading.Thread(target=watch)
     watcher.start()
     peak = before = held()
     loader = h5fast.Loader(path, fields, **options)
     for epoch in range(3):
+        loader.set_epoch(epoch)
         for number, batch in enumerate(loader):
-            if epoch == 1 and number == 5:
+            if number == (5 if epoch == 1 else 600):
                 break
     del batch
     stop.set()
@@ -53,6 +56,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x = random.integers(0, 8, (150_000, 400), "u1")
         file.create_dataset("x", data=x, chunks=(1000, 400), compression="lzf")
         file.create_dataset("y", data=np.arange(150_000), chunks=(5000,), compression="gzip")
+        file.create_dataset("t", data=np.arange(10**7) % 251, dtype="u1", chunks=(100_000,), compression="lzf")
     return path
 
 
@@ -62,6 +66,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     {"of": "cast", "memory": "60 MB", "batch_size": 2000, "prefetch": 3, "shuffle": "batches"},
     {"of": "cast", "memory": "40 MB", "batch_size": 3000, "prefetch": 4, "reuse_buffers": True},
     {"of": "one", "memory": "80 MB", "batch_size": 20000, "prefetch": 2, "shuffle": False},
+    # A batch needs rows of all chunks of 100,000 rows: with room for all of them, listed or not, and for some.
+    {"of": "tiny", "memory": "15 MB"},
+    {"of": "tiny", "memory": "8 MB"},
+    {"of": "tiny", "memory": "110 MB", "listed": True},
 ], ids=str)
 def test_memory_is_a_limit(large: Path, options: dict) -> None:
     import json

@@ -36,8 +36,9 @@ static uint64_t latest(const model *m)
 static void offer(model *m, h5fast_rowcache *cache, uint64_t position, uint64_t width)
 {
     uint64_t last = latest(m);
-    int is_full = m->used == m->slots;
+    int is_full = m->used == m->slots, is_wanted = h5fast_rowcache_wants(cache, position);
     uint32_t slot = h5fast_rowcache_offer(cache, position);
+    CHECK(is_wanted == (slot != H5FAST_NO_SLOT), "taken is what was wanted");
     if (is_full && position / width >= last / width) {
         CHECK(slot == H5FAST_NO_SLOT, "needed latest of all: refused");
         return;
