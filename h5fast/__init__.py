@@ -26,7 +26,7 @@ Layers, each of which imports only what stands below it::
     runs                Runs                            runs of consecutive rows, gathered at random
     python_column       PythonColumn                    a field that is read in Python
     engine_column       EngineColumn                    a field that the engine reads
-    kept_rows           KeptRows                        rows that were read in Python, up to a number of bytes
+    kept_rows, costs    KeptRows, Costs                 rows that were read in Python, up to a number of bytes; what that costs
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array

@@ -46,4 +46,5 @@ def read(
     kept: Kept | None = None,
     field_offset: int = 0,
     field_bytes: int = 0,
+    costs: Callable[[int, int], None] | None = None,
 ) -> bool: ...

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from h5fast._feed import Column, Feed
+from h5fast._feed import Feed
 from h5fast.pipeline import Pipeline
 
-__all__ = ["Begun", "Epoch", "Run", "no_stats"]
+__all__ = ["Begun", "Costing", "Epoch", "Run", "no_stats"]
 
 
 def no_stats() -> dict[str, Any]:
     """The statistics of an epoch that did not begin."""
     return {"epoch": 0, "rows": 0, "batches": 0, "dropped": 0, "chunks": 0, "decodes": 0, "bytes_read": 0, "peak_bytes": 0,
             "wait_consumer_s": 0.0, "wait_readers_s": 0.0, "fields": {}}
+
+
+class Costing(Protocol):
+    """What counts the costs of a field."""
+
+    def costs(self) -> tuple[int, int, int]:
+        """(chunks that the epoch took a row of, chunks decoded, bytes read) so far."""
 
 
 class Run:
@@ -33,11 +40,11 @@ class Run:
         per_batch: rows of a batch of all processes together
         steps: batches that are to come
         feed: what fills them
-        columns: the fields that the engine reads, by name
+        columns: the fields that are read from files, by name
         held: bytes that the loader may hold for it
     """
 
-    def __init__(self, number: int, begun: int, per_batch: int, steps: int, feed: Feed, columns: dict[str, Column],
+    def __init__(self, number: int, begun: int, per_batch: int, steps: int, feed: Feed, columns: Mapping[str, Costing],
                  held: int) -> None:
         self.number, self.begun = number, begun
         self.batches = self.rows = self.dropped = 0
@@ -140,9 +147,9 @@ class Epoch:
                 elif not self._is_closed:
                     raise ValueError("this loader was closed in the middle of an epoch")
                 raise StopIteration
-            batch, items, dropped = taken
-            begun.run.count(len(items), dropped)
-            if len(items):  # of a batch all of whose chunks are damaged there is nothing to hand out
+            batch, rows, dropped = taken
+            begun.run.count(rows, dropped)
+            if rows:  # of a batch all of whose chunks are damaged there is nothing to hand out
                 return begun.shape(batch)
 
     def _started(self) -> Begun:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from h5fast.errors import CorruptChunkError
+
 __all__ = ["Keeper", "KeptRows", "block_starts", "rows_per_block", "size_of"]
 
 # What malloc adds to an object, at most: its header, and rounding to 16 bytes.
@@ -73,6 +75,7 @@ class KeptRows:
 
     def _begin(self) -> None:
         self._blocks: dict[int, np.ndarray] = {}
+        self._unreadable: set[int] = set()
         self._used, self._is_full = 0, False
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -108,17 +111,21 @@ class KeptRows:
     def _block(self, number: int) -> np.ndarray | None:
         """All rows of a block, kept; None where there is no room for it."""
         kept = self._blocks.get(number)
-        if kept is not None or self._is_full:
+        if kept is not None or self._is_full or number in self._unreadable:
             return kept
         with self._lock:
             kept = self._blocks.get(number)
-            if kept is not None or self._is_full:
+            if kept is not None or self._is_full or number in self._unreadable:
                 return kept
             rows = np.arange(self._starts[number], self._starts[number + 1], dtype=np.int64)
             if self._used + len(rows) * self._row_bytes + _BLOCK > self._granted:
                 self._is_full = True
                 return None
-            kept = self._read(rows)
+            try:
+                kept = self._read(rows)
+            except CorruptChunkError:  # in rows that nobody may need: who asks for them will see it
+                self._unreadable.add(number)
+                return None
             size = size_of(kept) + _BLOCK
             if self._used + size > self._granted:
                 self._is_full = True

@@ -21,7 +21,7 @@ import numpy as np
 from h5fast._blocks import empty
 from h5fast._feed import Feed
 from h5fast.columns import EngineColumn, PythonColumn, Table, open_table
-from h5fast.epoch import Begun, Epoch, Run, no_stats
+from h5fast.epoch import Begun, Costing, Epoch, Run, no_stats
 from h5fast.fields import request
 from h5fast.keeping import Keeping
 from h5fast.memory import Division, divide, forget, grant, parse_bytes
@@ -235,7 +235,8 @@ class Loader:
         ``rows`` and ``batches`` taken, ``dropped`` rows of damaged chunks; ``chunks`` that hold the rows of the epoch so far
         and have to be decoded, ``decodes`` of them, ``bytes_read`` from the files; ``peak_bytes`` held; ``wait_consumer_s``
         that the loop waited for batches, ``wait_readers_s`` that the readers waited for the loop. ``fields`` has chunks,
-        decodes and bytes of each field.
+        decodes and bytes of each field. Of what HDF5 itself reads, bytes are counted as decoded; and where fields are read
+        in Python, two iterations at once are counted together.
         """
         return no_stats() if self._last is None else self._last.stats()
 
@@ -363,9 +364,13 @@ class Loader:
                 column.begin_epoch()
             feed = Feed(now, then, self._items, columns, [self._allocate() for _ in range(self._places)], self._threads,
                         skip_damaged=self._on_error == "skip", settled=settled)
-            named = {described.name: column for described, column in zip(self._table.engine, columns)}
+            in_python = [column for column in self._table.columns if isinstance(column, PythonColumn)]
+            for one in in_python:
+                one.begin_epoch()
+            named: dict[str, Costing] = {column.name: column for column in in_python if column.parts}
+            named.update((described.name, column) for described, column in zip(self._table.engine, columns))
             run = Run(number, begun, self._batch_size * self._order.world, now.steps, feed, named, self._division.needed)
-            stage = stage_of(self._table, self._items, self._transform)
+            stage = stage_of(self._table, self._items, self._transform, skip_damaged=self._on_error == "skip")
             pipeline = Pipeline(feed, stage, None if self._reuse else self._allocate)
             self._pipelines.add(pipeline)
             pipeline.start()

@@ -20,8 +20,8 @@ from h5fast._feed import Feed
 __all__ = ["Pipeline", "Stage", "Worker"]
 
 Arrays = list[np.ndarray]
-Stage = Callable[[Arrays, np.ndarray], Any]
-"""Makes a batch of the engine's arrays and of the items that are in them."""
+Stage = Callable[[Arrays, np.ndarray], tuple[Any, int]]
+"""Makes a batch of the engine's arrays and of the items that are in them, and says how many rows it has: it may leave out some."""
 
 # Seconds that the end of the interpreter waits for a function of the user's that a thread is in.
 _PATIENCE = 1.0
@@ -37,7 +37,7 @@ class Worker(threading.Thread):
 
     def __init__(self, feed: Feed, stage: Stage | None) -> None:
         super().__init__(daemon=True, name="h5fast loader")
-        self.made: dict[int, Any] = {}  # by place of the ring: what the stage made
+        self.made: dict[int, tuple[Any, int]] = {}  # by place of the ring: what the stage made
         self.failures: list[BaseException] = []
         self.is_complete = False  # it filled every batch that there was to fill
         self.is_in_python = False
@@ -114,8 +114,8 @@ class Pipeline:
         """Starts the thread."""
         self.worker.start()
 
-    def take(self) -> tuple[Any, np.ndarray, int] | None:
-        """The next batch, its items, and how many rows are missing from it; None where there is none any more.
+    def take(self) -> tuple[Any, int, int] | None:
+        """The next batch, how many rows it has, and how many are missing from it; None where there is none any more.
 
         Raises whatever the thread met, with its traceback. One thread at a time.
         """
@@ -129,15 +129,15 @@ class Pipeline:
             self._raise_failure()
             return None
         batch, _, items, dropped = self.feed.batch(place)
+        rows = len(items)
         if self._has_stage:
-            batch = self.worker.made.pop(place, None)
+            batch, rows = self.worker.made.pop(place, (None, 0))
         if self._allocate is None:
             self._holds = True
         else:
-            items = items.copy()
             self.feed.provide(place, self._allocate())
             self.feed.release()
-        return batch, items, dropped
+        return batch, rows, dropped + len(items) - rows
 
     def stop(self) -> None:
         """Ends the work as soon as it can be ended, without waiting for that."""

@@ -6,8 +6,9 @@ whose size the metadata do not tell, the first and the last few are read when th
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,15 @@ import numpy as np
 
 from h5fast import transform
 from h5fast._selection import select
+from h5fast.costs import Costs
 from h5fast.engine_column import Normalizer, checked_crop
+from h5fast.errors import CorruptChunkError, H5FastError
 from h5fast.fields import Field
 from h5fast.kept_rows import Keeper, KeptRows, block_starts, rows_per_block, size_of
 from h5fast.sources import Source
 
-__all__ = ["PythonColumn", "array_column", "dataset_column", "is_text", "text_decoder"]
+__all__ = ["PythonColumn", "across", "array_column", "dataset_column", "is_filtered", "is_text", "naming", "sampled_row_bytes",
+           "text_decoder"]
 
 Reads = Callable[[np.ndarray], Any]
 """Gives rows: int64, in any order."""
@@ -46,6 +50,8 @@ class PythonColumn:
         batch_bytes: most bytes that a batch of so many rows has, where row_bytes does not tell
         work_bytes: bytes that making a batch of so many rows takes beside the batch, while it is made
         keeper: what may keep rows in memory
+        join: puts batches of rows one after the other
+        parts: what counts the costs of each dataset behind it
     """
 
     name: str
@@ -57,6 +63,18 @@ class PythonColumn:
     batch_bytes: Callable[[int], int] | None = None
     work_bytes: Callable[[int], int] | None = None
     keeper: Keeper | None = None
+    join: Callable[[list[Any]], Any] = np.concatenate
+    parts: tuple[Costs, ...] = ()
+
+    def begin_epoch(self) -> None:
+        """Starts counting anew."""
+        for part in self.parts:
+            part.begin_epoch()
+
+    def costs(self) -> tuple[int, int, int]:
+        """(chunks that the epoch took a row of, chunks decoded, bytes read) so far."""
+        chunks, decodes, nbytes = np.sum([part.costs() for part in self.parts] or [(0, 0, 0)], axis=0).tolist()
+        return chunks, decodes, nbytes
 
     def bytes_of(self, batch: int) -> int:
         """Bytes of a batch of so many rows, as far as can be told."""
@@ -68,11 +86,13 @@ def dataset_column(name: str, field: Field, opened: list[Source], normalizer: No
     """Rows of datasets that the engine cannot read, one after the other, through their readers; from `start` on."""
     data = [one.data for one in opened]
     finish, form, row_bytes = _finishing(name, field, data[0])
-    raw = _raw_reads(opened, checked_crop(name, field, data[0].shape[1:]), start)
     lengths = [d.shape[0] for d in data]
+    chunk_starts = block_starts(lengths, [d.chunks[0] if d.chunks else max(1, d.shape[0]) for d in data])
+    costs = Costs(len(chunk_starts) - 1, across(data[0]), is_decoded=any(is_filtered(d) for d in data))
+    raw = _raw_reads(opened, checked_crop(name, field, data[0].shape[1:]), start, costs)
     rows = sum(lengths) - start if count is None else count
     if row_bytes is None:
-        row_bytes = _sampled_row_bytes(raw, rows)
+        row_bytes = sampled_row_bytes(raw, rows)
 
     kept_form = finish if is_text(field.dtype) else None  # text is decoded once; numbers are small before they are cast
 
@@ -86,12 +106,24 @@ def dataset_column(name: str, field: Field, opened: list[Source], normalizer: No
         keeper = KeptRows(read_kept, starts, rows * row_bytes, copies=data[0].dtype == object and finish is None)
 
     def read(wanted: np.ndarray) -> Any:
+        costs.touch(np.searchsorted(chunk_starts, wanted + start, side="right") - 1)
         out = read_kept(wanted) if keeper is None else keeper(wanted)
         if finish is not None and finish is not kept_form:
             out = finish(out)
         return out if normalizer is None else normalizer(out)
 
-    return PythonColumn(name, rows, read, row_bytes, form, tuple(lengths) if count is None else (), keeper=keeper)
+    return PythonColumn(name, rows, read, row_bytes, form, tuple(lengths) if count is None else (), keeper=keeper,
+                        parts=(costs,))
+
+
+def is_filtered(data: h5py.Dataset) -> bool:
+    """Whether there is something to decode; of a virtual dataset or one in pieces of other files that is not known."""
+    return data.chunks is not None and data.id.get_create_plist().get_nfilters() > 0
+
+
+def across(data: h5py.Dataset) -> int:
+    """Chunks that hold one row."""
+    return math.prod(-(-extent // size) for extent, size in zip(data.shape[1:], data.chunks[1:])) if data.chunks else 1
 
 
 def _within(starts: np.ndarray, first: int, rows: int) -> np.ndarray:
@@ -170,15 +202,18 @@ def _in_words(dtype: np.dtype) -> str:
     return "references" if h5py.check_ref_dtype(dtype) is not None else str(dtype)
 
 
-def _raw_reads(opened: list[Source], crop: tuple[slice, ...], start: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Rows as they are stored; an opened dataset keeps its file open."""
+def _raw_reads(opened: list[Source], crop: tuple[slice, ...], start: int, costs: Costs) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows as they are stored, counted; an opened dataset keeps its file open."""
     lengths = [one.data.shape[0] for one in opened]
     ends = np.cumsum(lengths)
 
     def take(number: int, rows: np.ndarray) -> np.ndarray:
         dataset = opened[number].data
         local = rows - (ends[number] - lengths[number])
-        return np.asarray(dataset[(local, *crop)] if crop else dataset.take(local))
+        with naming(opened[number].path, dataset.name):
+            taken = np.asarray(dataset[(local, *crop)] if crop else dataset.take(local))
+        costs.add(len(np.unique(local // dataset.chunks[0])) * across(dataset) if dataset.chunks else 0, size_of(taken))
+        return taken
 
     def read(rows: np.ndarray) -> np.ndarray:
         rows = rows + start
@@ -199,7 +234,20 @@ def _raw_reads(opened: list[Source], crop: tuple[slice, ...], start: int) -> Cal
     return read
 
 
-def _sampled_row_bytes(read: Callable[[np.ndarray], np.ndarray], rows: int) -> int:
+@contextlib.contextmanager
+def naming(path: str, name: str) -> Iterator[None]:
+    """What HDF5 says of data that do not decode, as the engine would say it. Where the system failed, there is an errno."""
+    try:
+        yield
+    except H5FastError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise CorruptChunkError(f"{path}, dataset {name!r}: {error}") from error
+
+
+def sampled_row_bytes(read: Callable[[np.ndarray], np.ndarray], rows: int) -> int:
     """Bytes of a row, with a quarter more, going by a few."""
     picked = np.unique([*range(min(rows, _SAMPLE)), *range(max(0, rows - _SAMPLE), rows)]).astype(np.int64)
     if len(picked) == 0:

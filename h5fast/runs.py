@@ -17,8 +17,10 @@ from h5fast import _gather
 from h5fast._blocks import empty
 from h5fast._selection import select
 from h5fast._storage import Storage
+from h5fast.costs import Costs
 from h5fast.errors import ReadError
 from h5fast.methods import reader_of
+from h5fast.python_column import across, is_filtered, naming
 from h5fast.sources import Source
 from h5fast.stored import Part
 from h5fast.threads import get_num_threads
@@ -58,6 +60,8 @@ class Runs:
         self._blocks = -(-self._rows // self.grain)
         self._view: Storage | None = None if self._part is None else self._part.chunks[0].in_runs(self.grain)
         self._per_chunk = max(1, self._chunk_rows() // self.grain)
+        self._across = across(data)
+        self.costs = Costs(-(-self._blocks // self._per_chunk), self._across, is_decoded=is_filtered(data))
         self._block_bytes: int = self.grain * max(1, self.dtype.itemsize * math.prod(self.row_shape))
         self._granted = False
         self._begin()
@@ -113,20 +117,21 @@ class Runs:
         """
         first, last = starts // self.grain, (stops - 1) // self.grain
         blocks = _union(first, last)
+        chunks = _distinct(blocks // self._per_chunk)
+        self.costs.touch(chunks)
         if self._granted:
-            return self._keep(blocks).reshape(-1, *self.row_shape), starts
+            return self._keep(chunks).reshape(-1, *self.row_shape), starts
         read = self._read(blocks).reshape(-1, *self.row_shape)
         return read, (np.searchsorted(blocks, first) - first) * self.grain + starts
 
-    def _keep(self, blocks: np.ndarray) -> np.ndarray:
-        """All blocks, of which these are there."""
+    def _keep(self, chunks: np.ndarray) -> np.ndarray:
+        """All blocks, of which those of these chunks are there."""
         if self._process != os.getpid():  # another thread may have held the lock when the process was forked
             self._begin()
         with self._lock:
             if self._kept is None:
                 self._kept = np.empty((self._blocks, self.grain, *self.row_shape), self.dtype)
                 self._present = np.zeros(-(-self._blocks // self._per_chunk), bool)
-            chunks = np.unique(blocks // self._per_chunk)
             missing = chunks[~self._present[chunks]]
             step = max(1, _KEPT_STEP // (self._block_bytes * self._per_chunk))
             for at in range(0, len(missing), step):
@@ -140,7 +145,9 @@ class Runs:
     def _read(self, blocks: np.ndarray) -> np.ndarray:
         """These blocks, ascending: (blocks, grain, …)."""
         if self._view is None or self._part is None:
-            taken = self._opened.data[(blocks, *self._crop)] if self._crop else self._opened.data.take(blocks)
+            with naming(self._opened.path, self._opened.data.name):
+                taken = self._opened.data[(blocks, *self._crop)] if self._crop else self._opened.data.take(blocks)
+            self.costs.add(len(_distinct(blocks // self._per_chunk)) * self._across, taken.nbytes)
             return np.asarray(taken)[:, np.newaxis]
         out = empty((len(blocks), self.grain, *self._stored_row()), self._stored)
         ends = _cut(blocks // self._per_chunk, _PIECES)
@@ -160,12 +167,12 @@ class Runs:
             tail = slice(whole * self.grain, self._rows)
             rest = np.zeros((tail.stop - tail.start, *out.shape[2:]), out.dtype)
             rows = select((tail, *self._crop), self._opened.data.shape, True)
-            _gather.read(part.chunks, rows, rest, get_num_threads(), lambda: part.where)
+            _gather.read(part.chunks, rows, rest, get_num_threads(), lambda: part.where, costs=self.costs.add)
             out[-1, :len(rest)] = rest
             blocks, out = blocks[:-1], out[:-1]
         if len(blocks):
             selection = select((blocks, slice(None), *self._crop), (whole, self.grain, *inner), True)
-            _gather.read((view, index, source), selection, out, get_num_threads(), lambda: part.where)
+            _gather.read((view, index, source), selection, out, get_num_threads(), lambda: part.where, costs=self.costs.add)
 
     def _stored_row(self) -> tuple[int, ...]:
         """Shape of a row without the axes of the element type."""
@@ -232,6 +239,11 @@ def _union(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     starts = first[at]
     stops = reached[np.append(at[1:], len(first)) - 1] + 1
     return ranges(starts, stops - starts)
+
+
+def _distinct(ascending: np.ndarray) -> np.ndarray:
+    """Each number once."""
+    return ascending[np.flatnonzero(np.diff(ascending, prepend=-1))]
 
 
 def _cut(chunks: np.ndarray, most: int) -> list[int]:

@@ -19,20 +19,21 @@ import numpy as np
 from h5fast import _index, layout, transform
 from h5fast._selection import select
 from h5fast._storage import Storage
+from h5fast.costs import Costs
 from h5fast.engine_column import EngineColumn, checked_crop, engine_column
 from h5fast.fields import Field
 from h5fast.kept_rows import KeptRows, block_starts, size_of
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset
 from h5fast.opened import open_file
-from h5fast.python_column import PythonColumn, is_text, text_decoder, transform_of
+from h5fast.python_column import PythonColumn, is_filtered, is_text, naming, sampled_row_bytes, text_decoder, transform_of
 from h5fast.sources import Source, open_source
 from h5fast.stored import Part
 
 __all__ = ["Samples", "check_same_names", "find_samples", "is_pattern", "samples_column"]
 
-# Samples that are read at once where they are kept, and those whose size is looked at where it differs.
-_BLOCK, _SAMPLE = 8, 4
+# Samples that are read at once where they are kept.
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ def _one_by_one(name: str, field: Field, found: list[Samples], counts: tuple[int
                 alike: tuple[tuple[int, ...], np.dtype] | None) -> PythonColumn:
     """Samples that are opened for each row; `alike` is their shape and type, None where they are objects."""
     ends = np.cumsum(counts)
+    costs = Costs(sum(counts), is_decoded=is_filtered(found[0].open(0)))
     finish: Callable[[np.ndarray], np.ndarray] | None = None
     decode = text_decoder(name, found[0].open(0).dtype) if is_text(field.dtype) else None
     if decode is not None or alike is None:
@@ -229,7 +231,9 @@ def _one_by_one(name: str, field: Field, found: list[Samples], counts: tuple[int
     def sample(row: int) -> Any:
         number = int(np.searchsorted(ends, row, side="right"))
         dataset = found[number].open(int(row - (ends[number] - counts[number])))
-        value = reader_of(dataset).by_h5py(lambda: dataset[()])
+        with naming(found[number].path, dataset.name):
+            value = reader_of(dataset).by_h5py(lambda: dataset[()])
+        costs.add(dataset.id.get_num_chunks() if is_filtered(dataset) else 0, size_of(np.asarray(value)))
         if decode is not None:
             text = decode(np.array(value, dataset.dtype)) if np.shape(value) == () else decode(value)
             return text[()] if text.shape == () else text
@@ -244,13 +248,14 @@ def _one_by_one(name: str, field: Field, found: list[Samples], counts: tuple[int
         return out
 
     rows = int(ends[-1])
-    row_bytes = size_of(read(np.arange(min(rows, _SAMPLE)))) * 5 // (4 * min(rows, _SAMPLE)) + 1
+    row_bytes = sampled_row_bytes(read, rows)
     starts = block_starts(list(counts), [_BLOCK] * len(counts))
     constant = all(one.first.data.file.mode == "r" and not one.first.data.file.swmr_mode for one in found)
     keeper = KeptRows(read, starts, rows * row_bytes, copies=alike is None or decode is not None) if constant else None
 
     def finished(wanted_rows: np.ndarray) -> np.ndarray:
+        costs.touch(wanted_rows)
         taken = read(wanted_rows) if keeper is None else keeper(wanted_rows)
         return taken if finish is None else finish(taken)
 
-    return PythonColumn(name, rows, finished, row_bytes, form, counts, keeper=keeper)
+    return PythonColumn(name, rows, finished, row_bytes, form, counts, keeper=keeper, parts=(costs,))

@@ -117,4 +117,4 @@ def _overlapping(name: str, field: Field, opened: list[Source], counts: tuple[in
     kept = KeptRuns(used)
     row_bytes = wanted.dtype.itemsize * math.prod(wanted.out_row_shape)
     return PythonColumn(name, int(ends[-1]), read, row_bytes, f"{wanted.dtype} {wanted.out_row_shape}", counts,
-                        work_bytes=work_bytes, keeper=kept if kept.nbytes else None)
+                        work_bytes=work_bytes, keeper=kept if kept.nbytes else None, parts=tuple(one.costs for one in used))

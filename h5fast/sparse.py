@@ -50,11 +50,12 @@ def csr_column(name: str, field: Field, sources: list[Any], group: str) -> Pytho
                              f"those of {other.where} {other.columns:,} of {other.data.dtype}")
     wanted = transform.request(first.data.dtype, (), field.dtype, field.scale, None, False)
     rows = _Rows(matrices, wanted)
-    kept = KeptRuns([runs for matrix in matrices for runs in (matrix.data, matrix.indices)])
+    stored = [runs for matrix in matrices for runs in (matrix.data, matrix.indices)]
+    kept = KeptRuns(stored)
     file_rows = tuple(len(matrix.indptr) - 1 for matrix in matrices)
     form = f"csr {wanted.dtype} ({first.columns},)"
     return PythonColumn(name, len(rows.lengths), rows.read, rows.mean_bytes(), form, file_rows, rows.batch_bytes,
-                        rows.work_bytes, kept if kept.nbytes else None)
+                        rows.work_bytes, kept if kept.nbytes else None, _join, tuple(runs.costs for runs in stored))
 
 
 class _Rows:
@@ -133,6 +134,12 @@ class _Rows:
         if int(found.min()) < 0 or int(found.max()) >= self._columns:
             raise CorruptFileError(errno.EIO, f"{matrix.where}: 'indices' has column {found.min() if found.min() < 0 else found.max()} "
                                               f"of a matrix with {self._columns:,} columns")
+
+
+def _join(matrices: list[Any]) -> Any:
+    import scipy.sparse
+
+    return scipy.sparse.vstack(matrices, format="csr")
 
 
 def _require_scipy(name: str) -> None:

@@ -9,31 +9,71 @@ import numpy as np
 
 from h5fast._feed import Items
 from h5fast.columns import EngineColumn, PythonColumn, Table
+from h5fast.errors import CorruptChunkError
 from h5fast.pipeline import Stage
 
 __all__ = ["in_form", "stage_of"]
 
 
-def stage_of(table: Table, items: Items, transform: Callable[[Any], Any] | None) -> Stage | None:
-    """What is done to a batch in Python; None if nothing is."""
+def stage_of(table: Table, items: Items, transform: Callable[[Any], Any] | None, *, skip_damaged: bool) -> Stage | None:
+    """What is done to a batch in Python; None if nothing is.
+
+    Args:
+        skip_damaged: leave out rows that do not decode
+    """
     columns = table.columns
     if transform is None and all(isinstance(c, EngineColumn) and c.finish is None for c in columns):
         return None
+    in_python = [(place, c) for place, c in enumerate(columns) if isinstance(c, PythonColumn)]
+    in_engine = [(place, c) for place, c in enumerate(columns) if isinstance(c, EngineColumn)]
 
-    def stage(arrays: list[np.ndarray], numbers: np.ndarray) -> Any:
+    def stage(arrays: list[np.ndarray], numbers: np.ndarray) -> tuple[Any, int]:
         rows = items.rows_of(numbers)
-        engine = iter(arrays)
-        values = []
-        for column in columns:
-            if isinstance(column, PythonColumn):
-                values.append(column.read(rows))
-            else:
-                array = next(engine)
-                values.append(array if column.finish is None else column.finish(array))
+        values: list[Any] = [None] * len(columns)
+        left = np.arange(len(rows))
+        for done, (place, column) in enumerate(in_python):
+            values[place], good = _read(column, rows[left], skip_damaged)
+            if good is not None:
+                left = left[good]
+                for before, _ in in_python[:done]:
+                    values[before] = values[before][good]
+        if len(left) == 0:
+            return None, 0
+        for array, (place, described) in zip(arrays, in_engine):
+            array = array if len(left) == len(rows) else array[left]
+            values[place] = array if described.finish is None else described.finish(array)
         batch = in_form(table, values)
-        return batch if transform is None else transform(batch)
+        return batch if transform is None else transform(batch), len(left)
 
     return stage
+
+
+def _read(column: PythonColumn, rows: np.ndarray, skip_damaged: bool) -> tuple[Any, np.ndarray | None]:
+    """These rows of a field. Or those of them that decode, and where these were; None where all are there."""
+    if len(rows) == 0:
+        return np.empty(0), None
+    pieces, good = _pieces(column, rows, skip_damaged)
+    if len(pieces) == 1:
+        return pieces[0], None if good.all() else np.flatnonzero(good)
+    if not pieces:
+        return np.empty(0), np.flatnonzero(good)
+    return column.join(pieces), np.flatnonzero(good)
+
+
+def _pieces(column: PythonColumn, rows: np.ndarray, skip_damaged: bool) -> tuple[list[Any], np.ndarray]:
+    """The rows, in pieces that can be read, and which they are. A half that fails is halved again: the error does not say
+    which rows it is about, and HDF5 may have read more than was asked for."""
+    try:
+        return [column.read(rows)], np.ones(len(rows), bool)
+    except CorruptChunkError:
+        if len(rows) == 1:
+            if skip_damaged:
+                return [], np.zeros(1, bool)
+            raise
+    middle = len(rows) // 2
+    first, good = _pieces(column, rows[:middle], skip_damaged)
+    second, also_good = _pieces(column, rows[middle:], skip_damaged)
+    return first + second, np.concatenate([good, also_good])
 
 
 def in_form(table: Table, values: list[Any]) -> Any:

@@ -55,6 +55,8 @@ cdef extern from "gather.h":
         uint8_t *out
         int threads
         h5fast_error error
+        uint64_t decodes
+        uint64_t stored_bytes
     h5fast_status h5fast_gather_begin(h5fast_gather *gather) nogil
     int h5fast_gather_run(h5fast_gather *gather, double seconds) nogil
     void h5fast_gather_cancel(h5fast_gather *gather) nogil
@@ -233,7 +235,7 @@ cdef class Kept:
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 def read(tuple chunks, Selection selection, cnp.ndarray out, int threads, origin,
-         *, Cast cast=None, Kept kept=None, uint64_t field_offset=0, uint64_t field_bytes=0) -> bool:
+         *, Cast cast=None, Kept kept=None, uint64_t field_offset=0, uint64_t field_bytes=0, costs=None) -> bool:
     """Reads a selection into ``out``, which is C-contiguous and has the selection's size.
 
     Args:
@@ -243,6 +245,7 @@ def read(tuple chunks, Selection selection, cnp.ndarray out, int threads, origin
         kept: where decoded chunks of the dataset are kept from read to read
         cast: what is done to rows; needs a selection of whole rows along the first axis
         field_offset, field_bytes: read these bytes of each element only; 0 bytes means all
+        costs: called with how many chunks were decoded and how many bytes were read
 
     Returns:
         False where the cast cannot be fused for this storage and selection; nothing was read then.
@@ -287,6 +290,8 @@ def read(tuple chunks, Selection selection, cnp.ndarray out, int threads, origin
     gather.out = <uint8_t *>cnp.PyArray_DATA(out) + selection.out_offset * <int64_t>out_size
     gather.threads = threads
     run(&gather, storage, origin)
+    if costs is not None:
+        costs(gather.decodes, gather.stored_bytes if storage.filter_count > 0 else selection.size * size)
     return True
 
 
