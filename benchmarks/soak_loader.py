@@ -82,7 +82,7 @@ class Soak:
             pick(self.paths),
             pick([{"x": "x", "row": "row"}, {"row": "row"}, {"x": "x", "row": "row", "text": "text"}]),
             pick([7, 64, 200]), shuffle=pick(["exact", "block", "batches", False]), seed=self.random.randrange(100),
-            memory=pick(["800 kB", "1 MB", "10 MB"]), threads=pick([1, 2, 4]), prefetch=pick([1, 2, 4]),
+            memory=pick(["1.2 MB", "1.5 MB", "10 MB"]), threads=pick([1, 2, 4]), prefetch=pick([1, 2, 4]),
             reuse_buffers=pick([True, False]), on_error=pick(["raise", "skip"]),
             transform=transform if torn or self.random.random() < 0.3 else None,
         )

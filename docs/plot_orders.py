@@ -15,12 +15,12 @@ from h5fast.planning import field_plan, shuffle_quality
 
 ROWS, CHUNK, BATCH = 100_000, 32, 256
 GROUPS = np.append(np.arange(0, ROWS, CHUNK), ROWS).astype(np.uint64)
-TITLES = {"exact": "exact", "blocks": "block", "batches": "batches", "file": "False"}
+TITLES = {"exact": "exact", "block": "block", "batches": "batches", "file": "False"}
 
 
 def order_of(kind: str) -> Order:
     window = max(1, int(0.1 * ROWS - BATCH) // CHUNK)
-    return Order(kind, ROWS, 0, BATCH, 0, 1, False, GROUPS if kind == "blocks" else None, window)
+    return Order(kind, ROWS, 0, BATCH, 0, 1, False, GROUPS if kind == "block" else None, window)
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     print("| shuffle | displacement | spread | decodes per chunk at 10 % |\n|---|---|---|---|")
     for place, (kind, title) in enumerate(TITLES.items()):
         order = order_of(kind)
-        plan = field_plan("x", order, rows_kept=ROWS // 10, chunk_rows=CHUNK, chunks=len(GROUPS) - 1, decoded_bytes=ROWS)
+        plan = field_plan("x", order, GROUPS, rows_kept=ROWS // 10, across=1, decoded_bytes=ROWS)
         quality = shuffle_quality(order, order.schedule(0), CHUNK)
         print(f"| `{title}` | {quality.displacement:.2f} | {quality.spread:.2f} | {plan.decodes[1] / plan.chunks:.2f} |")
         costs.plot([100 * share for share in plan.at_memory], list(plan.at_memory.values()), marker="o", label=title)

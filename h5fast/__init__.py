@@ -17,6 +17,7 @@ Layers, each of which imports only what stands below it::
     loader              Loader                          shuffled epochs of batches, made ahead
     epoch, keeping                                      one iteration; decoded rows, from one to the next
     staging, pipeline, memory                           the thread that makes them; what may be kept of what is decoded
+    lookahead           Lookahead                       fields read in Python, for several batches at once
     planning            Plan                            what an epoch will cost, and how well an order mixes
     selecting, ordering                                 which rows an epoch draws, and in which order
     columns             Table                           the fields of a batch, and who reads them

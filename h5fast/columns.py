@@ -7,9 +7,10 @@ decodes) is read batch by batch in the loader's thread.
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -182,7 +183,9 @@ def _of_matrix(name: str, field: Field, matrix: HDF5Matrix) -> EngineColumn | Py
     parts = [_narrowed(part, matrix.start, matrix.end) for part in reader_of(data).parts() or ()]
     kept = tuple(part for part in parts if part.rows > 0)
     if kept and not is_text(field.dtype):
-        return engine_column(name, field, data.shape, data.dtype, kept, normalizer)
+        column = engine_column(name, field, data.shape, data.dtype, kept, normalizer)
+        made = 0 if normalizer is None else matrix.dtype.itemsize * math.prod(matrix.shape[1:])
+        return replace(column, normalized_bytes=made)
     return dataset_column(name, field, [opened], normalizer, matrix.start, len(matrix))
 
 

@@ -31,6 +31,7 @@ class EngineColumn:
         row: what is taken of a row
         normalizer: what the rows of a batch go through after that, in Python; or None
         file_rows: rows of each file; empty where there are no files
+        normalized_bytes: bytes of a row that the normalizer gives
     """
 
     name: str
@@ -40,6 +41,7 @@ class EngineColumn:
     itemsize: int
     normalizer: Normalizer | None = None
     file_rows: tuple[int, ...] = ()
+    normalized_bytes: int = 0
 
     @property
     def rows(self) -> int:
@@ -70,6 +72,14 @@ class EngineColumn:
     def out_bytes(self) -> int:
         """Bytes of a row in a batch."""
         return self.batch_dtype.itemsize * math.prod(self.batch_row_shape)
+
+    @property
+    def finished_bytes(self) -> int:
+        """Bytes of a row that :meth:`finish` makes, as far as can be told; 0 where there is nothing to do."""
+        if self.finish is None:
+            return 0
+        made = 0 if self.is_cast_by_engine else self.stored.dtype.itemsize * math.prod(self.stored.out_row_shape)
+        return max(made, self.normalized_bytes)
 
     def column(self) -> Column:
         """The engine's form of it, which keeps nothing yet."""

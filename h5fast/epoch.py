@@ -129,6 +129,9 @@ class Epoch:
         return self
 
     def __next__(self) -> Any:
+        begun = self._begun
+        if begun is not None and threading.current_thread() is begun.pipeline.worker:
+            raise RuntimeError("a transform or allocator of a loader asked for the batch that it is to make")
         with self._taking:
             if self._is_closed:
                 raise StopIteration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,11 @@ class Field:
         if self.layout not in (None, "csr"):
             raise ValueError(f"field {self.name!r}: layout must be 'csr' or None, not {self.layout!r}")
         for what, value in (("window", self.window), ("stride", self.stride)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1):
                 raise ValueError(f"field {self.name!r}: {what} must be a whole number of at least 1, not {value!r}")
+        if self.crop is not None and (isinstance(self.crop, str) or not isinstance(self.crop, Sequence)):
+            raise TypeError(f"field {self.name!r}: crop is a sequence with a slice, a length or None for each axis of a row, "
+                            f"not {self.crop!r}")
         if self.stride is not None and self.window is None:
             raise ValueError(f"field {self.name!r}: stride says how windows follow each other, and there is no window")
         if self.layout is not None and (self.window is not None or self.crop is not None or self.channels_first):

@@ -38,7 +38,7 @@ def read(source: Any, chunk: tuple[int, ...] | None, selection: Selection, out: 
     if not points:
         target[0] = _box(source, ranges)
         return
-    for members, key in _groups(selection, coordinates, chunk, out.itemsize):
+    for members, key in _groups(selection, coordinates, chunk, out.dtype):
         box = list(ranges)
         within = []
         for axis, first, last in key:
@@ -91,17 +91,31 @@ def _groups(
     selection: Selection,
     coordinates: dict[int, np.ndarray],
     chunk: tuple[int, ...] | None,
-    itemsize: int,
+    dtype: np.dtype,
 ) -> Iterator[tuple[np.ndarray, list[tuple[int, int, int]]]]:
     """Points that are read together: their positions, and (axis, first, last) of the box they need on each point axis."""
-    if chunk is None:
-        chunk = _pieces(selection, list(coordinates), itemsize)
-    keys = np.stack([column // chunk[axis] for axis, column in coordinates.items()])
+    if dtype.hasobject:
+        keys = _runs(list(coordinates.values()))
+    else:
+        if chunk is None:
+            chunk = _pieces(selection, list(coordinates), dtype.itemsize)
+        keys = np.stack([column // chunk[axis] for axis, column in coordinates.items()])
     order = np.lexsort(keys[::-1])
     changes = np.any(np.diff(keys[:, order], axis=1) != 0, axis=0)
     for members in np.split(order, np.flatnonzero(changes) + 1):
         yield members, [(axis, int(column[members].min()), int(column[members].max()))
                         for axis, column in coordinates.items()]
+
+
+def _runs(columns: list[np.ndarray]) -> np.ndarray:
+    """Numbers of runs of points whose rows follow one another: (1, points). Of rows of variable length nothing may be read
+    that nobody asked for: what lies between two of them may be any size, and is fetched row by row in any case."""
+    order = np.lexsort(columns[::-1])
+    steps = [np.diff(column[order]) for column in columns]
+    apart = np.any([step != 0 for step in steps[1:]], axis=0) | (steps[0] > 1) if len(steps) > 1 else steps[0] > 1
+    runs = np.empty((1, len(order)), np.int64)
+    runs[0, order] = np.concatenate([[0], np.cumsum(apart)])
+    return runs
 
 
 def _pieces(selection: Selection, points: list[int], itemsize: int) -> tuple[int, ...]:

@@ -51,9 +51,13 @@ class Keeping:
             self._columns = self._make(keeping=True, stride=stride)
         return self._columns, is_settled
 
+    def owns(self, columns: list[Column]) -> bool:
+        """Whether these are the ones that keep rows, and not those of a second iteration."""
+        return columns is self._columns
+
     def serve(self, worker: Worker, columns: list[Column], number: int) -> None:
         """The worker, which fills all of an epoch or the rest of it, uses these columns from now on."""
-        if columns is self._columns:
+        if self.owns(columns):
             self._worker, self._settled_for = worker, (number + 1, 0)
 
     def unsettle(self) -> None:

@@ -13,17 +13,19 @@ import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from h5fast._blocks import empty
-from h5fast._feed import Feed
+from h5fast._feed import Feed, Schedule
 from h5fast.columns import EngineColumn, PythonColumn, Table, open_table
 from h5fast.epoch import Begun, Costing, Epoch, Run, no_stats
 from h5fast.fields import request
 from h5fast.keeping import Keeping
+from h5fast.lookahead import Lookahead
 from h5fast.memory import Division, divide, forget, grant, parse_bytes
 from h5fast.ordering import Order, group_starts, kind_of, stable_seed
 from h5fast.pipeline import Pipeline
@@ -132,7 +134,7 @@ class Loader:
         self._on_error, self._transform, self._progress = on_error, transform, bool(progress)
         self._reuse, self._allocator = bool(reuse_buffers), allocator
         self._table = open_table(source, wanted)
-        self._items = selected_items(rows, self._table, ascending=kind == "blocks")
+        self._items = selected_items(rows, self._table, ascending=kind == "block")
         self._check_size(rows, world)
         self._order = Order(kind, len(self._items), stable_seed(seed), self._batch_size, rank, world, bool(drop_last))
         if weights is not None:
@@ -140,10 +142,11 @@ class Loader:
         self._memory = parse_bytes(memory)
         self._division = self._divide(self._memory)
         grant(self._division, self._table)
-        if kind == "blocks":
+        if kind == "block":
             self._set_groups()
         self._keeping = Keeping(self._table, self._division.kept, len(self._items))
         self._next_epoch, self._next_begun = 0, 0
+        self._upcoming: dict[tuple[int, int, int], Schedule] = {}  # that of the epoch after the last one, by what it depends on
         self._at: Run | None = None  # the iteration that says where training stands; None: the two before do
         self._last: Run | None = None  # the iteration that began last
         self._pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
@@ -174,8 +177,8 @@ class Loader:
     def __repr__(self) -> str:
         """Fields, rows, batch size and order."""
         names = ", ".join(column.name for column in self._table.columns)
-        return (f"<h5fast.Loader of {names}: {self.rows:,} rows in batches of {self._batch_size}, "
-                f"shuffle={self._order.kind!r}, epoch {self._next_epoch}>")
+        order = {"file": "shuffle=False", "drawn": "drawn by weight"}.get(self._order.kind, f"shuffle={self._order.kind!r}")
+        return f"<h5fast.Loader of {names}: {self.rows:,} rows in batches of {self._batch_size}, {order}, epoch {self._next_epoch}>"
 
     # Epochs.
 
@@ -203,7 +206,7 @@ class Loader:
         Numbers and texts, which JSON can hold. An iteration that was given up, or ended by an error, stands where it ended.
         """
         epoch, begun = self._next_epoch, self._next_begun
-        if self._at is not None and not self._at.is_complete:
+        if self._at is not None and not self._is_between_epochs:
             epoch, begun = self._at.number, self._at.taken
         return {"version": _STATE_VERSION, "epoch": epoch, "taken": begun, **self._identity()}
 
@@ -214,7 +217,7 @@ class Loader:
 
         Raises ``ValueError`` for the state of another dataset, seed or order.
         """
-        if state.get("version") != _STATE_VERSION:
+        if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
             raise ValueError(f"this is no state of a loader of this version of h5fast: {state!r}")
         mine = self._identity()
         free = {"world", "batch_size"} if self._order.kind in ("exact", "file") else set()
@@ -224,8 +227,10 @@ class Loader:
                 raise ValueError(f"the state belongs to another loader: its {name} is {state.get(name)!r}, here it is "
                                  f"{value!r}")
         epoch, taken = (_at_least(0, name, state.get(name)) for name in ("epoch", "taken"))
-        # How many blocks are mixed at a time is part of the order.
-        self._order.window = _at_least(1, "window", state.get("window"))
+        window = _at_least(1, "window", state.get("window"))
+        if max(epoch, taken, window) >= 1 << 62:
+            raise ValueError(f"this is no state of a loader: epoch {epoch}, {taken} rows taken, window {window}")
+        self._order.window = window  # how many blocks are mixed at a time is part of the order
         self._keeping.unsettle()
         self._next_epoch, self._next_begun, self._at = epoch, taken, None
 
@@ -243,23 +248,26 @@ class Loader:
     def plan(self) -> Plan:
         """What an epoch will cost with this memory, and with other amounts of it; nothing is read.
 
-        The figures come from a simulation, for large data of one in proportion. ``print(loader.plan())`` shows them,
+        The figures come from a simulation, for large data of one in proportion; fields that are read in Python are left out. ``print(loader.plan())`` shows them,
         ``loader.plan().plot()`` draws them.
         """
         schedule = self._order.schedule(self._next_epoch)
+        order = self._order
+        if not self._items.is_ascending and order.kind in ("file", "batches"):
+            order = replace(order, kind="exact")  # a list in any order is taken for one at random
         fields = []
         for column in self._table.engine:
             if not column.is_decoded:
                 continue
             storage = column.parts[0].chunks[0]
-            groups = group_starts(self._items, column.boundaries()) if self._items.is_ascending else column.boundaries()
             across = storage.chunk_count // -(-column.parts[0].rows // storage.chunk[0]) or 1
-            fields.append(field_plan(column.name, self._order, rows_kept=self._division.kept[column.name],
-                                     chunk_rows=storage.chunk[0], chunks=(len(groups) - 1) * across,
+            fields.append(field_plan(column.name, order, group_starts(self._items, column.boundaries()), across=across,
+                                     rows_kept=self._division.kept[column.name],
                                      decoded_bytes=len(self._items) * column.row_bytes))
-        largest = max([32, *(field.chunk_rows for field in fields)])
+        largest = max([32, *(round(field.chunk_rows) for field in fields)])
+        others = tuple(c.name for c in self._table.columns if isinstance(c, PythonColumn) and c.parts)
         return Plan(schedule.rows, schedule.steps, self._order.kind, shuffle_quality(self._order, schedule, largest),
-                    self._memory, self._division.needed, tuple(fields))
+                    self._memory, self._division.needed, tuple(fields), others)
 
     # Life cycle.
 
@@ -291,6 +299,11 @@ class Loader:
 
     # Inside.
 
+    @property
+    def _is_between_epochs(self) -> bool:
+        """Whether the epoch that began last was gone through, or none has begun."""
+        return self._at is None or self._at.is_complete
+
     def _require_open(self) -> None:
         if self._closed:
             raise ValueError("this loader is closed")
@@ -301,7 +314,7 @@ class Loader:
             raise ValueError(f"there are no rows: rows={rows!r} selects nothing of {self._table.rows:,}")
         if self._batch_size * world > count:
             raise ValueError(f"batch_size={self._batch_size} on {world} process(es) is more than the {count:,} rows that "
-                             "there are")
+                             f"there are; pass batch_size={max(1, count // world)} or less")
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -325,7 +338,7 @@ class Loader:
 
     def _divide(self, memory: int) -> Division:
         return divide(memory, self._table, self._items, batch=self._batch_size, places=self._places,
-                      threads=self._threads, other=self._order.nbytes)
+                      threads=self._threads, other=self._order.nbytes, transformed=self._transform is not None)
 
     def _set_groups(self) -> None:
         """Blocks are groups of rows that are decoded together, by the field that costs most; as many as fit are mixed."""
@@ -353,10 +366,12 @@ class Loader:
         with self._beginning:
             self._require_open()
             number, begun = self._next_epoch, self._next_begun
-            now, then = self._order.schedule(number, begun), self._order.schedule(number + 1)
+            now = self._schedule(number, begun)
             if now.steps == 0:  # resumed exactly at the end
                 number, begun = number + 1, 0
-                now, then = then, self._order.schedule(number + 1)
+                now = self._schedule(number)
+            then = self._schedule(number + 1)
+            self._upcoming = {(number + 1, 0, self._order.window): then}
             columns, settled = self._keeping.columns(number, begun, now.stride)
             if self._last is not None:
                 self._last.let_go()  # before there is a new ring
@@ -370,8 +385,10 @@ class Loader:
             named: dict[str, Costing] = {column.name: column for column in in_python if column.parts}
             named.update((described.name, column) for described, column in zip(self._table.engine, columns))
             run = Run(number, begun, self._batch_size * self._order.world, now.steps, feed, named, self._division.needed)
-            stage = stage_of(self._table, self._items, self._transform, skip_damaged=self._on_error == "skip")
-            pipeline = Pipeline(feed, stage, None if self._reuse else self._allocate)
+            ahead = {column.name: Lookahead(column, now, self._items, self._division.ahead[column.name])
+                     for column in in_python if column.name in self._division.ahead and self._keeping.owns(columns)}
+            stage = stage_of(self._table, self._items, self._transform, skip_damaged=self._on_error == "skip", ahead=ahead)
+            pipeline = Pipeline(feed, stage, self._division.made, None if self._reuse else self._allocate)
             self._pipelines.add(pipeline)
             pipeline.start()
             self._keeping.serve(pipeline.worker, columns, number)
@@ -380,6 +397,11 @@ class Loader:
         if self._closed:  # meanwhile
             pipeline.stop()
         return Begun(run, pipeline, functools.partial(in_form, self._table) if stage is None else _as_it_is)
+
+    def _schedule(self, epoch: int, begun: int = 0) -> Schedule:
+        """Of an epoch, from a row on. That of the epoch to come is there already: what drawing by weight takes is not taken
+        twice."""
+        return self._upcoming.get((epoch, begun, self._order.window)) or self._order.schedule(epoch, begun)
 
     def _allocate(self) -> list[np.ndarray]:
         """Arrays for one batch of the fields that the engine reads."""

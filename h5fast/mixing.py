@@ -203,28 +203,36 @@ class _MixedEpoch:
         return self._mixture._stop != "never"
 
     def _next(self) -> Any:
-        if not self._active.any() or (self._mixture._stop == "first" and not self._active.all()):
-            raise StopIteration
-        number = self._draw()
-        if self._batches[number] is None:
-            self._start(number)
-        batches = self._batches[number]
-        assert batches is not None
-        try:
-            batch = next(batches)
-        except StopIteration:  # of an endless mix: the loader's next epoch
-            if self._ends:
-                raise RuntimeError(f"{self._loaders[number]!r} ended before its {self._lengths[number]} batches") from None
-            self._batches[number] = batches = iter(self._loaders[number])
-            batch = next(batches)
+        while True:
+            if not self._active.any() or (self._mixture._stop == "first" and not self._active.all()):
+                raise StopIteration
+            number = self._draw()
+            if self._batches[number] is None:
+                self._start(number)
+            batches = self._batches[number]
+            assert batches is not None
+            try:
+                batch = next(batches)
+                break
+            except StopIteration:
+                if self._ends:  # before its time: of its last batches no row was left that decodes
+                    self.taken[number] = self._lengths[number]
+                    self._retire(number)
+                    continue
+                self._batches[number] = iter(self._loaders[number])  # of an endless mix: the loader's next epoch
         self.step += 1
         self.taken[number] += 1
-        if self._ends and self.taken[number] == self._lengths[number]:
-            self._active[number] = False
-            self._drawn = None
+        if self._ends and self._loaders[number]._is_between_epochs:  # batches of which nothing decoded were not counted
+            self.taken[number] = self._lengths[number]
+            self._retire(number)
             if not self._active.any() or self._mixture._stop == "first":
                 self._finish()
         return batch
+
+    def _retire(self, number: int) -> None:
+        """This loader has no more batches in this epoch."""
+        self._active[number] = False
+        self._drawn = None
 
     def _draw(self) -> int:
         block, at = divmod(self.step, _BLOCK)

@@ -6,7 +6,6 @@ A schedule is a pure function of seed, epoch, rank, world and the rows; that of 
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,10 @@ from h5fast._feed import Items, Schedule
 
 __all__ = ["Order", "group_starts", "kind_of", "stable_seed"]
 
-_KINDS = {"exact": "exact", True: "exact", "block": "blocks", "batches": "batches", "batch": "batches", False: "file",
+_KINDS = {"exact": "exact", True: "exact", "block": "block", "batches": "batches", "batch": "batches", False: "file",
           None: "file"}
+# Items that are drawn by weight at once: numbers on the way to it take four times their memory.
+_DRAWN_AT_ONCE = 1 << 18
 
 
 def kind_of(shuffle: Any, has_weights: bool) -> str:
@@ -36,14 +37,20 @@ def kind_of(shuffle: Any, has_weights: bool) -> str:
 
 
 def stable_seed(seed: Any) -> Any:
-    """The seed, in the form whose ``repr`` is the same with every version of NumPy.
+    """The seed, in the form whose ``repr`` is the same in every process and with every version of Python and NumPy.
 
-    Raises ``TypeError`` for what is written as its address in memory, which the next process would not find again.
+    Raises ``TypeError`` for anything but numbers, texts, None, and tuples or lists of them: what else there is may be written as
+    its address, in another order, or not in full.
     """
-    seed = seed.item() if isinstance(seed, np.generic) else seed
-    if re.search(r" at 0x[0-9a-fA-F]+>", repr(seed)):
-        raise TypeError(f"a seed must be written the same in every process, and this one is not: {seed!r}")
-    return seed
+    if isinstance(seed, np.generic):
+        seed = seed.item()
+    if isinstance(seed, (tuple, list)):
+        return type(seed)(stable_seed(part) for part in seed) if type(seed) in (tuple, list) else _refused(seed)
+    return seed if seed is None or type(seed) in (bool, int, float, complex, str, bytes) else _refused(seed)
+
+
+def _refused(seed: Any) -> Any:
+    raise TypeError(f"a seed is a number, a text, None, or a tuple or list of these, not {type(seed).__name__}: {seed!r:.80}")
 
 
 @dataclass
@@ -51,13 +58,13 @@ class Order:
     """How each epoch goes through the items.
 
     Attributes:
-        kind: "file", "exact", "batches", "blocks" or "drawn"
+        kind: "file", "exact", "batches", "block" or "drawn"
         count: items
         seed: any value with a stable ``repr``
         batch: rows of a batch of one process
         rank, world: which of how many processes
         drop_last: leave out what does not fill a batch
-        groups, window: of "blocks": first item of each group of rows that are decoded together; groups mixed at a time
+        groups, window: of "block": first item of each group of rows that are decoded together; groups mixed at a time
         cumulated: of "drawn": cumulated probabilities of the items
     """
 
@@ -104,13 +111,15 @@ class Order:
 
 def _draw(cumulated: np.ndarray, key: int) -> np.ndarray:
     """As many items as there are, each drawn with its probability, with replacement."""
-    # Raw bits, which NumPy promises not to change, unlike what its generators make of them.
-    bits = np.random.Philox(key=key).random_raw(len(cumulated))
-    points = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    drawn: np.ndarray = np.searchsorted(cumulated, points * cumulated[-1], side="right").astype(np.int64)
+    random = np.random.Philox(key=key)
     # Of numbers too small to be halved the product may be rounded up to the sum itself.
     last = int(np.searchsorted(cumulated, cumulated[-1]))
-    np.minimum(drawn, last, out=drawn)
+    drawn = np.empty(len(cumulated), np.int64)
+    for first in range(0, len(drawn), _DRAWN_AT_ONCE):
+        part = drawn[first:first + _DRAWN_AT_ONCE]
+        # Raw bits, which NumPy promises not to change, unlike what its generators make of them.
+        points = (random.random_raw(len(part)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        np.minimum(np.searchsorted(cumulated, points * cumulated[-1], side="right"), last, out=part)
     return drawn
 
 
@@ -118,7 +127,7 @@ def group_starts(items: Items, boundaries: np.ndarray) -> np.ndarray:
     """First item of each group of rows, and the number of items behind them, where groups have some.
 
     Args:
-        items: ascending by row
+        items: in ascending order of their rows, which is not their own where these are listed in another
         boundaries: first row of each group, ascending, and the number of rows behind them
     """
     rows = items.ranked()

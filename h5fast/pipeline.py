@@ -10,21 +10,25 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from h5fast._feed import Feed
+from h5fast.kept_rows import size_of
 
 __all__ = ["Pipeline", "Stage", "Worker"]
 
 Arrays = list[np.ndarray]
-Stage = Callable[[Arrays, np.ndarray], tuple[Any, int]]
-"""Makes a batch of the engine's arrays and of the items that are in them, and says how many rows it has: it may leave out some."""
+Stage = Callable[[int, Arrays, np.ndarray], tuple[Any, int]]
+"""Makes a batch of its number, the engine's arrays and the items that are in them, and says how many rows it has: it may leave
+out some."""
 
 # Seconds that the end of the interpreter waits for a function of the user's that a thread is in.
 _PATIENCE = 1.0
+# Seconds after which a thread that waits for room sees that it was told to stop.
+_LOOK_UP = 0.05
 
 
 class Worker(threading.Thread):
@@ -33,11 +37,14 @@ class Worker(threading.Thread):
     Args:
         feed: what fills the batches
         stage: what is done to each of them in Python; None if nothing is
+        room: bytes that what is made so may take before it is taken; one batch is made in any case
     """
 
-    def __init__(self, feed: Feed, stage: Stage | None) -> None:
+    def __init__(self, feed: Feed, stage: Stage | None, room: int) -> None:
         super().__init__(daemon=True, name="h5fast loader")
-        self.made: dict[int, tuple[Any, int]] = {}  # by place of the ring: what the stage made
+        self._made: dict[int, tuple[Any, int, int]] = {}  # by place of the ring: what the stage made, its rows and bytes
+        self._taken = threading.Condition()
+        self._room = room
         self.failures: list[BaseException] = []
         self.is_complete = False  # it filled every batch that there was to fill
         self.is_in_python = False
@@ -67,13 +74,31 @@ class Worker(threading.Thread):
             self._feed = self._stage = None
 
     def _fill(self, feed: Feed, stage: Stage) -> None:
+        nbytes = 0  # of the batch made last
         while (place := feed.fill()) >= 0:
-            arrays, _, items, _ = feed.batch(place)
+            arrays, step, items, _ = feed.batch(place)
             if len(items):
+                self._wait_for_room(feed, nbytes)
                 self.is_in_python = True
-                self.made[place] = stage(arrays, items)
+                batch, rows = stage(step, arrays, items)
+                nbytes = _bytes_of(batch, arrays)
+                self._made[place] = batch, rows, nbytes
+                del batch
                 self.is_in_python = False
             feed.publish()
+
+    def _wait_for_room(self, feed: Feed, nbytes: int) -> None:
+        """Until there is room for so many bytes more, or all is taken, or it is told to stop."""
+        with self._taken:
+            while self._made and sum(made[2] for made in list(self._made.values())) + nbytes > self._room and not feed.is_over:
+                self._taken.wait(_LOOK_UP)
+
+    def hand_over(self, place: int) -> tuple[Any, int]:
+        """What was made of the batch at a place of the ring, and its rows. Nothing, of a batch that had none."""
+        with self._taken:
+            batch, rows, _ = self._made.pop(place, (None, 0, 0))
+            self._taken.notify()
+        return batch, rows
 
     @property
     def is_over(self) -> bool:
@@ -99,12 +124,13 @@ class Pipeline:
     Args:
         feed: what fills the batches
         stage: what is done to each of them in Python, in the thread; None if nothing is
+        room: bytes that what is made so may take before it is taken
         allocate: makes the arrays of one place of the ring; None where taken arrays go back to it
     """
 
-    def __init__(self, feed: Feed, stage: Stage | None, allocate: Callable[[], Arrays] | None) -> None:
+    def __init__(self, feed: Feed, stage: Stage | None, room: int, allocate: Callable[[], Arrays] | None) -> None:
         self.feed = feed
-        self.worker = Worker(feed, stage)
+        self.worker = Worker(feed, stage, room)
         self._has_stage = stage is not None
         self._allocate = allocate
         self._holds = False  # the taker has a place of the ring
@@ -131,7 +157,7 @@ class Pipeline:
         batch, _, items, dropped = self.feed.batch(place)
         rows = len(items)
         if self._has_stage:
-            batch, rows = self.worker.made.pop(place, (None, 0))
+            batch, rows = self.worker.hand_over(place)
         if self._allocate is None:
             self._holds = True
         else:
@@ -151,6 +177,20 @@ class Pipeline:
         if self.worker.failures:
             raise self.worker.failures.pop(0)
         self.feed.raise_failure()
+
+
+def _bytes_of(batch: Any, arrays: Arrays) -> int:
+    """Bytes of a batch that are not those of the engine's arrays, as far as can be told of what a function of the user's made."""
+    if isinstance(batch, np.ndarray):
+        return 0 if any(np.may_share_memory(batch, array) for array in arrays) else size_of(batch)
+    if isinstance(batch, Mapping):
+        return sum(_bytes_of(value, arrays) for value in batch.values())
+    if isinstance(batch, (tuple, list)):
+        return sum(_bytes_of(value, arrays) for value in batch)
+    if all(hasattr(batch, part) for part in ("data", "indices", "indptr")):
+        return sum(_bytes_of(getattr(batch, part), arrays) for part in ("data", "indices", "indptr"))
+    nbytes = getattr(batch, "nbytes", 0)
+    return nbytes if isinstance(nbytes, int) else 0
 
 
 @atexit.register

@@ -1,7 +1,7 @@
 """A field whose rows are read in Python: what only HDF5 decodes, rows of variable length, strings, and arrays.
 
 HDF5 reads under a lock and one chunk at a time, so rows that fit the memory are kept; see :mod:`h5fast.kept_rows`. Of rows
-whose size the metadata do not tell, the first and the last few are read when the loader is made.
+whose size the metadata do not tell, a few are read when the loader is made.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from h5fast.fields import Field
 from h5fast.kept_rows import Keeper, KeptRows, block_starts, rows_per_block, size_of
 from h5fast.sources import Source
 
-__all__ = ["PythonColumn", "across", "array_column", "dataset_column", "is_filtered", "is_text", "naming", "sampled_row_bytes",
+__all__ = ["PythonColumn", "Reads", "across", "array_column", "dataset_column", "is_filtered", "is_text", "naming", "sampled_row_bytes",
            "text_decoder"]
 
 Reads = Callable[[np.ndarray], Any]
 """Gives rows: int64, in any order."""
 
-# Rows whose size is looked at where it is not the same for all: so many at the beginning, and at the end.
-_SAMPLE = 4
+# Rows whose size is looked at where it is not the same for all.
+_SAMPLE = 32
 # Where a row of unknown size cannot be read, it is taken to have this many bytes; whoever needs it will see the error.
 _UNKNOWN_ROW = 64
 
@@ -52,6 +52,7 @@ class PythonColumn:
         keeper: what may keep rows in memory
         join: puts batches of rows one after the other
         parts: what counts the costs of each dataset behind it
+        shares_chunks: whether reading more rows at once means decoding less for each
     """
 
     name: str
@@ -65,6 +66,7 @@ class PythonColumn:
     keeper: Keeper | None = None
     join: Callable[[list[Any]], Any] = np.concatenate
     parts: tuple[Costs, ...] = ()
+    shares_chunks: bool = False
 
     def begin_epoch(self) -> None:
         """Starts counting anew."""
@@ -79,6 +81,10 @@ class PythonColumn:
     def bytes_of(self, batch: int) -> int:
         """Bytes of a batch of so many rows, as far as can be told."""
         return batch * self.row_bytes if self.batch_bytes is None else self.batch_bytes(batch)
+
+    def fetch_bytes(self, rows: int) -> int:
+        """Bytes that reading so many rows at once takes, and what is read, as far as can be told."""
+        return self.bytes_of(rows) + (self.bytes_of(rows) if self.work_bytes is None else self.work_bytes(rows)) + 16 * rows
 
 
 def dataset_column(name: str, field: Field, opened: list[Source], normalizer: Normalizer | None, start: int = 0,
@@ -113,7 +119,7 @@ def dataset_column(name: str, field: Field, opened: list[Source], normalizer: No
         return out if normalizer is None else normalizer(out)
 
     return PythonColumn(name, rows, read, row_bytes, form, tuple(lengths) if count is None else (), keeper=keeper,
-                        parts=(costs,))
+                        parts=(costs,), shares_chunks=data[0].dtype != object and any(is_filtered(d) for d in data))
 
 
 def is_filtered(data: h5py.Dataset) -> bool:
@@ -248,10 +254,10 @@ def naming(path: str, name: str) -> Iterator[None]:
 
 
 def sampled_row_bytes(read: Callable[[np.ndarray], np.ndarray], rows: int) -> int:
-    """Bytes of a row, with a quarter more, going by a few."""
-    picked = np.unique([*range(min(rows, _SAMPLE)), *range(max(0, rows - _SAMPLE), rows)]).astype(np.int64)
-    if len(picked) == 0:
+    """Bytes of a row, with a quarter more, going by a few anywhere."""
+    if rows == 0:
         return _UNKNOWN_ROW
+    picked = np.unique(np.random.default_rng(0).integers(0, rows, _SAMPLE))
     try:
         return max(_UNKNOWN_ROW, size_of(read(picked)) * 5 // (4 * len(picked)))
     except (OSError, RuntimeError, ValueError):  # H5FastError is one of the latter two's kin, or of the first

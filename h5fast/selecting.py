@@ -43,7 +43,8 @@ def selected_items(rows: Any, table: Table, *, ascending: bool) -> Items:
     listed = np.ascontiguousarray(np.atleast_1d(found), np.int64)
     if listed.ndim != 1:
         raise IndexError(f"rows must be one-dimensional, not of shape {listed.shape}")
-    listed = np.where(listed < 0, listed + count, listed)
+    if (listed < 0).any():
+        listed = np.where(listed < 0, listed + count, listed)
     return Items(len(listed), rows=np.sort(listed) if ascending else listed)
 
 

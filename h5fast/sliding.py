@@ -111,10 +111,12 @@ def _overlapping(name: str, field: Field, opened: list[Source], counts: tuple[in
             out[at] = windows[places]
         return out if finish is None else finish(out)
 
+    row_bytes = wanted.dtype.itemsize * math.prod(wanted.out_row_shape)
+
     def work_bytes(batch: int) -> int:
-        return max(one.work_bytes(batch, batch * span) for one in used) + batch * stored_bytes * (1 if finish is None else 2)
+        return max(one.work_bytes(batch, batch * span) for one in used) + batch * (stored_bytes if finish is None else 2 * stored_bytes + row_bytes)
 
     kept = KeptRuns(used)
-    row_bytes = wanted.dtype.itemsize * math.prod(wanted.out_row_shape)
     return PythonColumn(name, int(ends[-1]), read, row_bytes, f"{wanted.dtype} {wanted.out_row_shape}", counts,
-                        work_bytes=work_bytes, keeper=kept if kept.nbytes else None, parts=tuple(one.costs for one in used))
+                        work_bytes=work_bytes, keeper=kept if kept.nbytes else None, parts=tuple(one.costs for one in used),
+                        shares_chunks=True)

@@ -55,7 +55,8 @@ def csr_column(name: str, field: Field, sources: list[Any], group: str) -> Pytho
     file_rows = tuple(len(matrix.indptr) - 1 for matrix in matrices)
     form = f"csr {wanted.dtype} ({first.columns},)"
     return PythonColumn(name, len(rows.lengths), rows.read, rows.mean_bytes(), form, file_rows, rows.batch_bytes,
-                        rows.work_bytes, kept if kept.nbytes else None, _join, tuple(runs.costs for runs in stored))
+                        rows.work_bytes, kept if kept.nbytes else None, _join, tuple(runs.costs for runs in stored),
+                        shares_chunks=True)
 
 
 class _Rows:

@@ -60,14 +60,14 @@ cdef extern from "items.h":
     uint64_t h5fast_items_row(const h5fast_items *items, uint64_t item) nogil
 
 cdef extern from "simulate.h":
-    h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, uint64_t group_rows,
-                                  uint64_t slots, uint64_t *decodes) nogil
+    h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, const uint64_t *starts,
+                                  uint64_t groups, uint64_t slots, uint64_t *decodes) nogil
 
 #: Bytes that keeping a row costs beside the row itself.
 ROW_OVERHEAD = H5FAST_ROWCACHE_OVERHEAD + 8
 
 cdef dict KINDS = {"file": H5FAST_ORDER_FILE, "exact": H5FAST_ORDER_EXACT, "batches": H5FAST_ORDER_BATCHES,
-                   "blocks": H5FAST_ORDER_BLOCKS, "drawn": H5FAST_ORDER_DRAWN}
+                   "block": H5FAST_ORDER_BLOCKS, "drawn": H5FAST_ORDER_DRAWN}
 
 
 @cython.final
@@ -90,7 +90,7 @@ cdef class Items:
             return
         self.rows = np.ascontiguousarray(rows, np.int64)
         self.items.rows = <const int64_t *>cnp.PyArray_DATA(self.rows)
-        if len(self.rows) > 1 and (np.diff(self.rows) < 0).any():
+        if len(self.rows) > 1 and (self.rows[1:] < self.rows[:len(self.rows) - 1]).any():
             self.by_row = np.argsort(self.rows, kind="stable").astype(np.int64, copy=False)
             self.items.by_row = <const int64_t *>cnp.PyArray_DATA(self.by_row)
 
@@ -139,7 +139,7 @@ cdef class Schedule:
     """One epoch's batches for one of the processes that share it.
 
     Args:
-        kind: "file", "exact", "batches", "blocks" or "drawn"; see order.h
+        kind: "file", "exact", "batches", "block" or "drawn"; see order.h
         count: items
         key: 64 random bits for this epoch
         batch: positions of a batch
@@ -147,7 +147,7 @@ cdef class Schedule:
         drop_last: leave out what does not fill a batch
         epoch: its number
         begun: positions that all processes together took before
-        groups, window: of "blocks": first item of each group and the count behind them, uint64; groups mixed at a time
+        groups, window: of "block": first item of each group and the count behind them, uint64; groups mixed at a time
         drawn: of "drawn": the item at each position, int64
 
     Raises:
@@ -197,6 +197,11 @@ cdef class Schedule:
         return self.schedule.full * self.schedule.batch + self.schedule.share
 
     @property
+    def length(self) -> int:
+        """Positions of all processes together."""
+        return self.schedule.order.length
+
+    @property
     def stride(self) -> int:
         """Positions from the start of one epoch to that of the next."""
         return self.schedule.stride
@@ -225,12 +230,12 @@ cdef class Schedule:
         return items
 
 
-def simulate(list schedules, uint64_t group_rows, uint64_t slots) -> list:
+def simulate(list schedules, starts, uint64_t slots) -> list:
     """Groups of rows that are decoded in each epoch, without reading anything.
 
     Args:
         schedules: of the epochs, and of one more
-        group_rows: rows that are decoded together; all rows are items
+        starts: first item of each group of items that are decoded together, ascending from 0, and the number of items behind them
         slots: decoded rows that can be kept
 
     Raises:
@@ -243,10 +248,16 @@ def simulate(list schedules, uint64_t group_rows, uint64_t slots) -> list:
     cdef h5fast_status status
     if not 0 < epochs < 8:
         raise ValueError("from one to seven epochs can be simulated")
+    cdef cnp.ndarray first = np.ascontiguousarray(starts, np.uint64)
+    cdef const uint64_t *firsts = <const uint64_t *>cnp.PyArray_DATA(first)
+    cdef uint64_t groups = len(first) - 1
+    one = schedules[0]
+    if len(first) < 2 or first[0] != 0 or first[groups] != one.schedule.order.count or (first[1:] <= first[:groups]).any():
+        raise ValueError("groups start at 0, ascend, and end with the last item")
     for number, one in enumerate(schedules):
         given[number] = <const h5fast_schedule *>&one.schedule
     with nogil:
-        status = h5fast_simulate(given, epochs, group_rows, slots, decodes)
+        status = h5fast_simulate(given, epochs, firsts, groups, slots, decodes)
     if status != H5FAST_OK:
         raise MemoryError("no memory for a simulation")
     return [decodes[epoch] for epoch in range(epochs)]

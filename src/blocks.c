@@ -10,7 +10,7 @@
 
 /* Two batches of two fields each, in flight and being replaced, and some to spare. */
 enum { KEPT_BLOCKS = 8 };
-static const size_t KEPT_BYTES = (size_t)32 << 20;
+static const size_t KEPT_BYTES = (size_t)16 << 20;
 static const size_t HUGE_PAGE = (size_t)2 << 20;
 
 /* The header in front of each block: NumPy's realloc does not tell the old size. A cache line keeps the data aligned. */

@@ -26,13 +26,13 @@ h5fast_status h5fast_buffer_reserve(h5fast_buffer *buffer, size_t bytes)
 {
     if (bytes <= buffer->capacity)
         return H5FAST_OK;
-    uint8_t *grown = malloc(bytes);
-    if (grown == NULL)
-        return H5FAST_MEMORY;
+    /* Chunks differ in their encoded size: with some to spare the next one that is a little larger fits too. What was there
+     * is of no use, and goes first. */
+    size_t roomy = bytes + bytes / 8;
     free(buffer->bytes);
-    buffer->bytes = grown;
-    buffer->capacity = bytes;
-    return H5FAST_OK;
+    buffer->bytes = malloc(roomy);
+    buffer->capacity = buffer->bytes != NULL ? roomy : 0;
+    return buffer->bytes != NULL ? H5FAST_OK : H5FAST_MEMORY;
 }
 
 static size_t checksums_below(const h5fast_storage *storage, uint32_t mask, int position)

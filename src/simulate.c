@@ -7,7 +7,8 @@
 
 typedef struct {
     const h5fast_schedule *now, *next;
-    uint64_t group_rows, groups;
+    const uint64_t *starts;  /* first item of each group, and the number of items behind them */
+    uint64_t groups;
     h5fast_rowcache *cache;  /* NULL: nothing is kept */
     int64_t *items;          /* of the batch */
     uint64_t *decoded;       /* of each group: the batch, counted from 1, that decoded it last */
@@ -26,10 +27,22 @@ static int is_kept(const simulation *s, uint64_t item, uint64_t position)
     return 1;
 }
 
+static uint64_t group_of(const simulation *s, uint64_t item)
+{
+    uint64_t low = 0, high = s->groups;
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (s->starts[middle] <= item)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static void keep_group(const simulation *s, uint64_t group, uint64_t from)
 {
-    uint64_t end = (group + 1) * s->group_rows, count = s->now->order.count;
-    for (uint64_t item = group * s->group_rows; s->cache != NULL && item < end && item < count; item++) {
+    for (uint64_t item = s->starts[group]; s->cache != NULL && item < s->starts[group + 1]; item++) {
         uint64_t time = h5fast_schedule_next_time(s->now, s->next, item, from);
         if (time != H5FAST_NEVER && h5fast_rowcache_wants(s->cache, time) && h5fast_rowcache_find(s->cache, time) == H5FAST_NO_SLOT)
             h5fast_rowcache_offer(s->cache, time);
@@ -49,7 +62,7 @@ static uint64_t run_batch(simulation *s, uint64_t step)
     for (uint64_t i = 0; i < count; i++) {
         if (s->items[i] < 0)
             continue;
-        uint64_t group = (uint64_t)s->items[i] / s->group_rows;
+        uint64_t group = group_of(s, (uint64_t)s->items[i]);
         if (s->decoded[group] == s->batches)
             continue;
         s->decoded[group] = s->batches;
@@ -59,11 +72,11 @@ static uint64_t run_batch(simulation *s, uint64_t step)
     return decodes;
 }
 
-h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, uint64_t group_rows, uint64_t slots,
-                              uint64_t *decodes)
+h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, const uint64_t *starts, uint64_t groups,
+                              uint64_t slots, uint64_t *decodes)
 {
     const h5fast_schedule *first = schedules[0];
-    simulation s = {.group_rows = group_rows, .groups = (first->order.count - 1) / group_rows + 1};
+    simulation s = {.starts = starts, .groups = groups};
     s.cache = slots > 0 ? h5fast_rowcache_make(slots, 2 * first->stride) : NULL;
     s.items = malloc(first->batch * sizeof *s.items);
     s.decoded = calloc(s.groups, sizeof *s.decoded);

@@ -4,10 +4,10 @@
 
 #include "schedule.h"
 
-/* Groups that an epoch decodes, where every group has `group_rows` rows, all of them items, and `slots` decoded rows can be
- * kept (0: none). schedules: of `epochs` epochs in a row, and of one more; decodes[e] becomes the count of each of them.
- * H5FAST_MEMORY */
-h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, uint64_t group_rows, uint64_t slots,
-                              uint64_t *decodes) H5FAST_CHECKED;
+/* Groups that an epoch decodes, where group g has the items [starts[g], starts[g + 1]), all of `groups` together those of the
+ * schedules, and `slots` decoded rows can be kept (0: none). schedules: of `epochs` epochs in a row, and of one more; decodes[e]
+ * becomes the count of each of them. H5FAST_MEMORY */
+h5fast_status h5fast_simulate(const h5fast_schedule *const *schedules, uint64_t epochs, const uint64_t *starts, uint64_t groups,
+                              uint64_t slots, uint64_t *decodes) H5FAST_CHECKED;
 
 #endif

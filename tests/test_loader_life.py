@@ -526,9 +526,20 @@ def test_seeds_of_any_kind(shards: Shards, seed: Any) -> None:  # noqa: F811
     assert orders[0] == orders[1] != [row for label in Loader(shards.first, "label", 64, seed="other") for row in label]
 
 
-def test_a_seed_that_is_an_address_is_refused(shards: Shards) -> None:  # noqa: F811
-    with pytest.raises(TypeError, match="written the same in every process"):
-        Loader(shards.first, "label", 64, seed=object())
+@pytest.mark.parametrize("seed", [object(), np.random.default_rng(0), {1, 2}, np.arange(5000), (1, [object()])], ids=repr)
+def test_a_seed_that_may_be_written_otherwise_is_refused(shards: Shards, seed: Any) -> None:  # noqa: F811
+    """Generators are written as their addresses, sets in any order, long arrays in part: two processes had two orders."""
+    with pytest.raises(TypeError, match="a seed is a number, a text, None"):
+        Loader(shards.first, "label", 64, seed=seed)
+
+
+def test_a_transform_that_asks_for_its_own_batch(shards: Shards) -> None:  # noqa: F811
+    """It waited for itself, for ever."""
+    batches: Any = None
+    loader = Loader(shards.first, "label", 64, transform=lambda batch: next(batches))
+    batches = iter(loader)
+    with pytest.raises(RuntimeError, match="asked for the batch that it is to make"):
+        next(batches)
 
 
 @pytest.mark.parametrize("weights", [np.full(ROWS, 5e-324), np.append(np.zeros(ROWS - 1), 1e-310), np.full(ROWS, 1e300)])

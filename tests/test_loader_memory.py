@@ -17,7 +17,9 @@ MEASURED = """
     import json, sys, threading, h5fast, numpy as np
     from h5fast import Field
     path, options = sys.argv[1], json.loads(sys.argv[2])
-    fields = {"all": ("x", "y"), "cast": {"x": Field("x", dtype="f4", scale=2.0), "y": "y"}, "one": "x", "tiny": "t"}[options.pop("of")]
+    fields = {"all": ("x", "y"), "cast": {"x": Field("x", dtype="f4", scale=2.0), "y": "y"}, "one": "x", "tiny": "t",
+              "csr": {"m": Field("m", layout="csr")}, "windows": {"w": Field("t", window=4096, stride=512)}, "cast in Python": {"x": Field("x", dtype="i8")},
+              "ragged": "r", "strings": Field("s", dtype=str)}[options.pop("of")]
 
     def held():
         return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -31,6 +33,9 @@ MEASURED = """
 
     if options.pop("listed", False):
         options["rows"] = np.random.default_rng(0).permutation(10**7)[: 4 * 10**6]
+    transform = {"transform": lambda batch: batch["x"].astype("f8")}.get(options.pop("transform", None))
+    if transform is not None:
+        options["transform"] = transform
     h5fast.File(path)["x"][:1]
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -56,6 +61,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x = random.integers(0, 8, (150_000, 400), "u1")
         file.create_dataset("x", data=x, chunks=(1000, 400), compression="lzf")
         file.create_dataset("y", data=np.arange(150_000), chunks=(5000,), compression="gzip")
+        ragged = file.create_dataset("r", (2000,), h5py.vlen_dtype("u1"))
+        for number in range(2000):
+            ragged[number] = np.full(50_000 + number, number % 251, "u1")
+        file.create_dataset("s", data=[f"{number:0100}" for number in range(100_000)], dtype=h5py.string_dtype(), chunks=(5000,))
+        group = file.create_group("m")  # 3,000,000 entries of 12 bytes
+        group.attrs.update({"encoding-type": "csr_matrix", "shape": (50_000, 6000)})
+        group["indptr"] = np.arange(50_001) * 60
+        group.create_dataset("indices", data=np.tile(np.arange(60) * 100, 50_000), chunks=(30_000,), compression="lzf")
+        group.create_dataset("data", data=np.arange(3_000_000, dtype="f4"), chunks=(30_000,), compression="lzf")
         file.create_dataset("t", data=np.arange(10**7) % 251, dtype="u1", chunks=(100_000,), compression="lzf")
     return path
 
@@ -70,6 +84,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     {"of": "tiny", "memory": "15 MB"},
     {"of": "tiny", "memory": "8 MB"},
     {"of": "tiny", "memory": "110 MB", "listed": True},
+    {"of": "cast in Python", "memory": "130 MB", "batch_size": 3000, "prefetch": 8},
+    {"of": "cast", "memory": "130 MB", "batch_size": 3000, "prefetch": 8, "transform": "transform"},
+    # Of rows of variable length nothing but those that are wanted; and no cast of them.
+    {"of": "ragged", "memory": "20 MB", "batch_size": 32},
+    {"of": "strings", "memory": "20 MB"},
+    # Read in Python, as many batches at once as the memory allows.
+    {"of": "csr", "memory": "20 MB"},
+    {"of": "windows", "memory": "9 MB"},
 ], ids=str)
 def test_memory_is_a_limit(large: Path, options: dict) -> None:
     import json

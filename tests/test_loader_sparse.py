@@ -220,3 +220,19 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptChunkError, match=r"f\.h5.*/X/data"):
         for _ in Loader(tmp_path / "f.h5", CSR, 10):
             pass
+
+
+def test_chunks_are_decoded_for_several_batches_at_once(tmp_path: Path) -> None:
+    """A matrix that does not fit the memory was decoded whole for every batch."""
+    matrix = _matrix(3000, 200)
+    _write(tmp_path / "f.h5", matrix, {"chunks": (1000,), "compression": "lzf"})
+    entries = matrix.nnz * (matrix.data.itemsize + matrix.indices.itemsize)
+    decodes = {}
+    for share in (0, 0.8, 4):
+        loader = Loader(tmp_path / "f.h5", CSR, 30, memory=200_000 + int(share * entries))
+        for epoch in range(2):
+            for rows, batch in zip(loader.epoch_rows(epoch), loader):
+                assert (batch != matrix[rows]).nnz == 0
+        decodes[share] = loader.stats()["decodes"] / loader.stats()["chunks"]
+    assert decodes[0.8] < decodes[0] * 0.7
+    assert decodes[4] == 0

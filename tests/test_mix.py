@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import h5py
+import hdf5_files as files
 import numpy as np
 import pytest
 
@@ -106,6 +107,36 @@ def test_files_dicts_and_closing(tmp_path: Any) -> None:
     mixed.close()
     with pytest.raises(ValueError, match="closed"):
         next(iter(mixed))
+
+
+@pytest.mark.parametrize("stop", ["first", "all", "never"])
+def test_a_batch_of_which_nothing_decodes(tmp_path: Any, stop: str) -> None:
+    """A loader that skipped a whole batch was said to have ended too early; and the rest of its epoch came after a resume."""
+    for name, first in (("a", 0), ("b", 100)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("x", data=np.arange(first, first + 40), chunks=(10,), compression="gzip")
+    info = files.stored_chunks(tmp_path / "a.h5", "x")[1]
+    files.patch_bytes(tmp_path / "a.h5", info.byte_offset, b"\xff" * info.size)
+
+    def mixed() -> Any:
+        return mix([Loader(tmp_path / f"{name}.h5", "x", 10, shuffle=False, on_error="skip") for name in "ab"], stop=stop, seed=3)
+
+    count = {"first": None, "all": 7, "never": 12}[stop]
+    with mixed() as whole:
+        found, states = [], []
+        for batch in whole:
+            found.append(int(batch[0]))
+            states.append(whole.state_dict())
+            if len(found) == count and stop == "never":
+                break
+    assert 10 not in found and found.count(0) >= 1
+    if stop == "all":
+        assert sorted(found) == [0, 20, 30, 100, 110, 120, 130]
+    for done, state in enumerate(states[:-1], 1):
+        with mixed() as resumed:
+            resumed.load_state_dict(state)
+            rest = [int(batch[0]) for _, batch in zip(range(len(found) - done), resumed)]
+        assert rest == found[done:]
 
 
 def test_what_cannot_be_is_said_at_once() -> None:

@@ -222,7 +222,7 @@ def test_memory_of_a_freed_result_is_used_again(tmp_path: Path) -> None:
 def test_kept_memory_is_bounded() -> None:
     for size in range(100_000, 9_000_000, 200_000):
         _blocks.empty((size,), np.dtype("u1"))
-    assert _blocks.kept_bytes() <= 32 << 20
+    assert _blocks.kept_bytes() <= 16 << 20
 
 
 def test_steady_state_allocates_nothing_that_grows(tmp_path: Path) -> None:
