@@ -41,6 +41,7 @@ Layers, each of which imports only what stands below it::
     opened, layout                                      open files; how a dataset is stored
     plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
+    sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
     _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results

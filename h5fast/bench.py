@@ -21,8 +21,9 @@ import h5py
 import numpy as np
 
 from h5fast.errors import CorruptFileError, H5FastError, UnsupportedError
-from h5fast.info import DatasetReport, FileReport, describe_file, format_bytes, open_file
+from h5fast.info import DatasetReport, FileReport, describe_file, open_file
 from h5fast.objects import Dataset
+from h5fast.sizes import format_bytes
 from h5fast.threads import get_num_threads, set_num_threads
 
 __all__ = ["BenchReport", "Timing", "format_bench", "read_fancy", "read_row_loop", "run_bench", "same_bytes"]

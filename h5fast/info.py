@@ -21,6 +21,7 @@ from h5fast import plugins
 from h5fast._storage import FILTER_NAMES
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
+from h5fast.sizes import format_bytes
 
 __all__ = ["DatasetReport", "FileReport", "FilterReport", "describe_file", "format_report", "json_report", "open_file"]
 
@@ -347,17 +348,6 @@ def _format_layout(report: DatasetReport) -> str:
     if report.chunks is None:
         return report.layout
     return f"{report.chunks_stored:,} chunks of {report.chunks}, {format_bytes(report.chunk_bytes)} each"
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes in the unit that fits: ``format_bytes(1536) == "1.5 KiB"``."""
-    if count < 1024:
-        return f"{count:.0f} bytes"
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        if count < 1024:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1024:.1f} TiB"
 
 
 def _reason(error: BaseException, file: File, name: str) -> str:

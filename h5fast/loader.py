@@ -26,11 +26,12 @@ from h5fast.epoch import Begun, Costing, Epoch, Run, no_stats
 from h5fast.fields import request
 from h5fast.keeping import Keeping
 from h5fast.lookahead import Lookahead
-from h5fast.memory import Division, divide, forget, grant, parse_bytes
+from h5fast.memory import Division, divide, forget, grant
 from h5fast.ordering import Order, group_starts, kind_of, stable_seed
 from h5fast.pipeline import Pipeline
 from h5fast.planning import Plan, field_plan, shuffle_quality
 from h5fast.selecting import selected_items, weights_of
+from h5fast.sizes import parse_bytes
 from h5fast.staging import in_form, stage_of
 from h5fast.threads import get_num_threads
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
-import re
 from dataclasses import dataclass
 
 from h5fast._feed import ROW_OVERHEAD, Items
 from h5fast.columns import EngineColumn, PythonColumn, Table
 
-__all__ = ["Division", "divide", "forget", "grant", "parse_bytes"]
+__all__ = ["Division", "divide", "forget", "grant"]
 
-_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
-          "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 # Lists of rows that are read and noted for one batch: bytes for each row that may change hands in it. What is usual of that
 # is too little to count, and of what the engine's threads decode in, which they keep for every read of the process.
 _BATCH_ROW = 96
@@ -23,18 +19,6 @@ _UNCOUNTED_THREADS = 8 << 20
 # A field that takes no more than this part of what is left is kept whole before the others share the rest: the labels of
 # a thousand images weigh less than one of them, and would be decoded as often.
 _SMALL = 1 / 16
-
-
-def parse_bytes(size: int | float | str) -> int:
-    """Bytes as people write them: ``1 << 30``, ``"1 GiB"``, ``"500 MB"``. Raises ``ValueError`` for anything else."""
-    if isinstance(size, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-zA-Z]*)\s*", size)
-        if match is None or match[2].lower() not in _UNITS:
-            raise ValueError(f"a size is a number of bytes or a text like '500 MB' or '1 GiB', not {size!r}")
-        return int(float(match[1]) * _UNITS[match[2].lower()])
-    if isinstance(size, bool) or not isinstance(size, numbers.Real) or not size > 0 or size == float("inf"):
-        raise ValueError(f"a size is a number of bytes or a text like '500 MB' or '1 GiB', not {size!r}")
-    return int(size)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from h5fast import bench, info
+from h5fast import bench, info, sizes
 from h5fast.cli import main
 
 
@@ -135,7 +135,7 @@ def test_info_json(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> No
     ("count", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 20, "3.0 MiB"), (5 << 40, "5.0 TiB")]
 )
 def test_sizes_are_readable(count: int, text: str) -> None:
-    assert info.format_bytes(count) == text
+    assert sizes.format_bytes(count) == text
 
 
 # bench

@@ -49,7 +49,7 @@ MEASURED = """
     del batch
     stop.set()
     watcher.join()
-    print(peak - before - h5fast.memory.parse_bytes(options["memory"]))
+    print(peak - before - h5fast.sizes.parse_bytes(options["memory"]))
 """
 
 
