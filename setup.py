@@ -16,8 +16,9 @@ if sys.platform == "win32":
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers"]
 # Without state of their own: linked wherever they are needed.
 ORDERS = ["order", "permutation", "rowcache", "schedule"]
-ENGINE = ["ahead", "announced", "box", "damage", "decode", "feed", "fill", "fletcher32", "gather", "groups", "inflate", "kept", "lzf",
-          "lzf_x86", "moves", "plan", "points", "pool", "rowstore", "shuffle", "source", "storage", "window", "worker", *ORDERS]
+ENGINE = ["ahead", "announced", "box", "damage", "decode", "deflate", "encode", "encoder", "feed", "fill", "fletcher32",
+          "gather", "groups", "inflate", "kept", "lzf", "lzf_encode", "lzf_x86", "moves", "plan", "points", "pool",
+          "rowstore", "shuffle", "shuffle_encode", "source", "storage", "window", "worker", *ORDERS]
 
 
 def extension(name: str, sources: list[str]) -> Extension:
@@ -39,7 +40,7 @@ setup(
     ext_modules=cythonize(
         [extension("_library", []), extension("_index", []), extension("_key", []), extension("_selection", []),
          extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE),
-         extension("_feed", ["simulate", *ORDERS])],
+         extension("_feed", ["simulate", *ORDERS]), extension("_encode", [])],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

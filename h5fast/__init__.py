@@ -28,6 +28,11 @@ Layers, each of which imports only what stands below it::
     python_column       PythonColumn                    a field that is read in Python
     engine_column       EngineColumn                    a field that the engine reads
     kept_rows, costs    KeptRows, Costs                 rows that were read in Python, up to a number of bytes; what that costs
+    writer              Writer                          batches of rows become a file
+    target, outputs     AtomicTarget, Output            where they go: whole files or live ones; the way of a field into one
+    transaction         Transaction                     a file that changes from one consistent state to the next
+    arriving, specs     check_batch(), Spec             batches, checked; what a field that is written is
+    chunking, codec     choose_rows(), resolve_codec()  how many rows a chunk holds, and why; what codecs are called
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
@@ -42,6 +47,7 @@ Layers, each of which imports only what stands below it::
     plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
     sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
+    _encode             (src/)                          chunks, encoded by native threads
     _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results
@@ -79,8 +85,10 @@ from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.mixing import mix
 from h5fast.objects import Dataset, File, Group
 from h5fast.patching import patch, patched, unpatch
+from h5fast.specs import Spec
 from h5fast.splits import split, write_split
 from h5fast.threads import get_num_threads, set_num_threads
+from h5fast.writer import Writer
 
 __all__ = [
     "CorruptChunkError",
@@ -94,7 +102,9 @@ __all__ = [
     "Loader",
     "Normalize",
     "ReadError",
+    "Spec",
     "UnsupportedError",
+    "Writer",
     "__version__",
     "get_num_threads",
     "mix",

@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from h5fast._cast cimport Cast, h5fast_cast
 from h5fast._index cimport ChunkIndex, h5fast_index
-from h5fast._library cimport find_libdeflate, find_zlib, h5fast_inflate_api
+from h5fast._library cimport find_libdeflate, find_zlib, h5fast_deflate_api, h5fast_inflate_api
 from h5fast._selection cimport Selection
 from h5fast._storage cimport H5FAST_MAX_RANK, Storage, h5fast_storage
 
@@ -26,6 +26,9 @@ cnp.import_array()
 
 cdef extern from "inflate.h":
     h5fast_inflate_api h5fast_inflate
+
+cdef extern from "deflate.h":
+    h5fast_deflate_api h5fast_deflate
 
 cdef extern from "source.h":
     h5fast_status h5fast_source_open(h5fast_source *source, int fd, int map)
@@ -84,6 +87,15 @@ cdef extern from "feed.h":
     h5fast_fill_error h5fast_feed_failure(const h5fast_feed *feed) nogil
     void h5fast_feed_waits(h5fast_feed *feed, double *filler, double *taker) nogil
 
+cdef extern from "encoder.h":
+    h5fast_encoder *h5fast_encoder_make(const h5fast_storage *storage, uint64_t most) nogil
+    void h5fast_encoder_free(h5fast_encoder *encoder) nogil
+    size_t h5fast_encoder_bytes(const h5fast_storage *storage, uint64_t most) nogil
+    void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads) nogil
+    int h5fast_encoder_help(h5fast_encoder *encoder, double seconds) nogil
+    void h5fast_encoder_cancel(h5fast_encoder *encoder) nogil
+    const h5fast_encoded *h5fast_encoder_chunk(const h5fast_encoder *encoder, uint64_t number) nogil
+
 cdef extern from "pool.h":
     int h5fast_pool_size()
 
@@ -95,14 +107,18 @@ cdef extern from "decode.h":
 # --- deflate ------------------------------------------------------------------------------------------------------------
 
 def use_deflate(str library) -> str:
-    """Picks what decodes gzip, "libdeflate" or "zlib", and returns what was taken; not while a read is under way."""
-    cdef h5fast_inflate_api api
-    memset(&api, 0, sizeof(api))
-    if library != "libdeflate" or not find_libdeflate(&api):
-        find_zlib(&api)
+    """Picks what decodes and encodes gzip, "libdeflate" or "zlib", and returns what was taken; not while a read is under way,
+    or an encoder exists."""
+    cdef h5fast_inflate_api inflating
+    cdef h5fast_deflate_api deflating
+    memset(&inflating, 0, sizeof(inflating))
+    memset(&deflating, 0, sizeof(deflating))
+    if library != "libdeflate" or not find_libdeflate(&inflating, &deflating):
+        find_zlib(&inflating, &deflating)
         library = "zlib"
     h5fast_scratch_trim()  # decompressors of the other library
-    memcpy(&h5fast_inflate, &api, sizeof(api))
+    memcpy(&h5fast_inflate, &inflating, sizeof(inflating))
+    memcpy(&h5fast_deflate, &deflating, sizeof(deflating))
     return library
 
 
@@ -441,3 +457,27 @@ cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil:
 
 cdef void feed_waits(h5fast_feed *feed, double *filler, double *taker) noexcept nogil:
     h5fast_feed_waits(feed, filler, taker)
+
+
+# --- for _encode.pyx ----------------------------------------------------------------------------------------------------
+
+cdef h5fast_encoder *encoder_make(const h5fast_storage *storage, uint64_t most) noexcept nogil:
+    return h5fast_encoder_make(storage, most)
+
+cdef void encoder_free(h5fast_encoder *encoder) noexcept nogil:
+    h5fast_encoder_free(encoder)
+
+cdef size_t encoder_bytes(const h5fast_storage *storage, uint64_t most) noexcept nogil:
+    return h5fast_encoder_bytes(storage, most)
+
+cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads) noexcept nogil:
+    h5fast_encoder_start(encoder, rows, count, threads)
+
+cdef int encoder_help(h5fast_encoder *encoder, double seconds) noexcept nogil:
+    return h5fast_encoder_help(encoder, seconds)
+
+cdef void encoder_cancel(h5fast_encoder *encoder) noexcept nogil:
+    h5fast_encoder_cancel(encoder)
+
+cdef const h5fast_encoded *encoder_chunk(const h5fast_encoder *encoder, uint64_t number) noexcept nogil:
+    return h5fast_encoder_chunk(encoder, number)

@@ -7,7 +7,7 @@ of the module that loaded it, never globally: PyTables or netCDF4 bring further 
 identifiers mean something else.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import importlib.util
 import os
@@ -71,7 +71,7 @@ cdef int resolve_hdf5() except -1:
     return 0
 
 
-cdef bint find_libdeflate(h5fast_inflate_api *api):
+cdef bint find_libdeflate(h5fast_inflate_api *inflating, h5fast_deflate_api *deflating):
     """libdeflate from the package ``deflate``; False where that does not export the C functions."""
     if importlib.util.find_spec("deflate") is None:
         return False
@@ -83,32 +83,41 @@ cdef bint find_libdeflate(h5fast_inflate_api *api):
     except ImportError:
         return False
     cdef Library found = library
-    api.alloc_decompressor = <void *(*)() noexcept nogil>found.find("libdeflate_alloc_decompressor")
-    api.free_decompressor = <void (*)(void *) noexcept nogil>found.find("libdeflate_free_decompressor")
-    api.zlib_decompress_ex = (
+    inflating.alloc_decompressor = <void *(*)() noexcept nogil>found.find("libdeflate_alloc_decompressor")
+    inflating.free_decompressor = <void (*)(void *) noexcept nogil>found.find("libdeflate_free_decompressor")
+    inflating.zlib_decompress_ex = (
         <int (*)(void *, const void *, size_t, void *, size_t, size_t *, size_t *) noexcept nogil>
         found.find("libdeflate_zlib_decompress_ex"))
+    deflating.alloc_compressor = <void *(*)(int) noexcept nogil>found.find("libdeflate_alloc_compressor")
+    deflating.free_compressor = <void (*)(void *) noexcept nogil>found.find("libdeflate_free_compressor")
+    deflating.zlib_compress = (
+        <size_t (*)(void *, const void *, size_t, void *, size_t) noexcept nogil>found.find("libdeflate_zlib_compress"))
     kept_open.append(library)
-    if api.alloc_decompressor != NULL and api.free_decompressor != NULL and api.zlib_decompress_ex != NULL:
+    if (inflating.alloc_decompressor != NULL and inflating.free_decompressor != NULL and inflating.zlib_decompress_ex != NULL
+            and deflating.alloc_compressor != NULL and deflating.free_compressor != NULL and deflating.zlib_compress != NULL):
         return True
-    api.alloc_decompressor = NULL
+    inflating.alloc_decompressor = NULL
+    deflating.alloc_compressor = NULL
     return False
 
 
-cdef int find_zlib(h5fast_inflate_api *api) except -1:
-    """zlib's inflate: what libhdf5 itself decodes with, else what Python's ``zlib`` module was linked with."""
+cdef int find_zlib(h5fast_inflate_api *inflating, h5fast_deflate_api *deflating) except -1:
+    """zlib: what libhdf5 itself decodes and encodes with, else what Python's ``zlib`` module was linked with."""
     cdef Library found
     paths = [h5py.defs.__file__]
     if getattr(zlib, "__file__", None):
         paths.append(zlib.__file__)
     for path in paths:
         found = Library(path)
-        api.inflate_init = <int (*)(void *, const char *, int) noexcept nogil>found.find("inflateInit_")
-        api.inflate = <int (*)(void *, int) noexcept nogil>found.find("inflate")
-        api.inflate_end = <int (*)(void *) noexcept nogil>found.find("inflateEnd")
-        if api.inflate_init != NULL and api.inflate != NULL and api.inflate_end != NULL:
+        inflating.inflate_init = <int (*)(void *, const char *, int) noexcept nogil>found.find("inflateInit_")
+        inflating.inflate = <int (*)(void *, int) noexcept nogil>found.find("inflate")
+        inflating.inflate_end = <int (*)(void *) noexcept nogil>found.find("inflateEnd")
+        deflating.compress2 = (
+            <int (*)(uint8_t *, unsigned long *, const uint8_t *, unsigned long, int) noexcept nogil>found.find("compress2"))
+        if (inflating.inflate_init != NULL and inflating.inflate != NULL and inflating.inflate_end != NULL
+                and deflating.compress2 != NULL):
             return 0
-    raise ImportError("h5fast found neither libdeflate (pip install deflate) nor zlib's inflate to decode gzip with")
+    raise ImportError("h5fast found neither libdeflate (pip install deflate) nor zlib to decode and encode gzip with")
 
 
 resolve_hdf5()

@@ -12,25 +12,12 @@
 
 #include <string.h>
 
+#include "shuffle_internal.h"
 #include "variants.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SHUFFLE_X86 1
 #include <immintrin.h>
-#endif
-
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
-
-/* g is a constant wherever these loops are inlined. gcc keeps v in memory unless it is told to unroll them completely
- * (size 8: 11 instead of 42 GB/s); clang does it unasked, and told to, does worse. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define UNROLL _Pragma("GCC unroll 16")
-#else
-#define UNROLL
 #endif
 
 /* What is wanted: `count` elements from planes that lie `n` bytes apart; plane 0 of the first element is at `in`. */
@@ -57,25 +44,6 @@ static void unshuffle_bytes(const uint8_t *in, size_t n, size_t size, size_t fir
 }
 
 #if defined(__GNUC__)
-
-/* Sixteen bytes; on x86-64 and aarch64 each interleaving below is one instruction. */
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define INTERLEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define INTERLEAVE(a, b, ...) __builtin_shuffle(a, b, (bytes16){__VA_ARGS__})
-#endif
-
-INLINE bytes16 low_halves(bytes16 a, bytes16 b)
-{
-    return INTERLEAVE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-}
-
-INLINE bytes16 high_halves(bytes16 a, bytes16 b)
-{
-    return INTERLEAVE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-}
 
 /* Reads 16 bytes from each of g planes n bytes apart and leaves the pieces of elements 0..15 one after another in v. */
 INLINE void tile16(const uint8_t *in, size_t n, size_t g, bytes16 *v)

@@ -22,8 +22,8 @@ SOURCES = Path(__file__).parent.parent / "src"
 
 PUBLIC = {
     "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "Group", "H5FastError", "HDF5Matrix",
-    "Loader", "Normalize", "ReadError", "UnsupportedError", "__version__", "get_num_threads", "mix", "patch", "patched",
-    "set_num_threads", "split", "unpatch", "write_split",
+    "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer", "__version__", "get_num_threads", "mix", "patch",
+    "patched", "set_num_threads", "split", "unpatch", "write_split",
 }
 
 

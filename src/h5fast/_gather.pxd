@@ -1,4 +1,4 @@
-# The engine, for _feed.pyx. Its C code is linked into _gather alone, for it has a pool of threads and other state of which
+# The engine, for _feed.pyx and _encode.pyx. Its C code is linked into _gather alone, for it has a pool of threads and other state of which
 # there must be one; so _gather hands its functions over. What has no state (orders, schedules, the row cache) _feed links
 # itself.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -137,3 +137,20 @@ cdef void feed_waits(h5fast_feed *feed, double *filler, double *taker) noexcept 
 cdef int row_selection(h5fast_selection *picked, Selection selection, uint64_t itemsize) except -1
 cdef bint can_fuse(const h5fast_storage *storage, const h5fast_selection *selection) noexcept nogil
 cdef int raise_error(const h5fast_error *error, const h5fast_storage *storage, origin) except -1
+
+cdef extern from "encoder.h":
+    ctypedef struct h5fast_encoded:
+        const uint8_t *bytes
+        size_t size
+        uint32_t mask
+        h5fast_status status
+    ctypedef struct h5fast_encoder:
+        pass
+
+cdef h5fast_encoder *encoder_make(const h5fast_storage *storage, uint64_t most) noexcept nogil
+cdef void encoder_free(h5fast_encoder *encoder) noexcept nogil
+cdef size_t encoder_bytes(const h5fast_storage *storage, uint64_t most) noexcept nogil
+cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads) noexcept nogil
+cdef int encoder_help(h5fast_encoder *encoder, double seconds) noexcept nogil
+cdef void encoder_cancel(h5fast_encoder *encoder) noexcept nogil
+cdef const h5fast_encoded *encoder_chunk(const h5fast_encoder *encoder, uint64_t number) noexcept nogil

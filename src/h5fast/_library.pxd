@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "hdf5_api.h":
     ctypedef int64_t h5_hid
@@ -26,8 +26,15 @@ cdef extern from "inflate.h":
         int (*inflate)(void *, int) noexcept nogil
         int (*inflate_end)(void *) noexcept nogil
 
+cdef extern from "deflate.h":
+    ctypedef struct h5fast_deflate_api:
+        void *(*alloc_compressor)(int) noexcept nogil
+        void (*free_compressor)(void *) noexcept nogil
+        size_t (*zlib_compress)(void *, const void *, size_t, void *, size_t) noexcept nogil
+        int (*compress2)(uint8_t *, unsigned long *, const uint8_t *, unsigned long, int) noexcept nogil
+
 cdef h5fast_hdf5_api hdf5
 
-cdef bint find_libdeflate(h5fast_inflate_api *api)
-cdef int find_zlib(h5fast_inflate_api *api) except -1
+cdef bint find_libdeflate(h5fast_inflate_api *inflating, h5fast_deflate_api *deflating)
+cdef int find_zlib(h5fast_inflate_api *inflating, h5fast_deflate_api *deflating) except -1
 cdef void *plugin_filter(int filter_id)

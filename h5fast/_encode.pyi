@@ -1,0 +1,16 @@
+from typing import Any, final
+
+import numpy as np
+
+from h5fast._storage import Storage
+
+@final
+class Encoder:
+    most: int
+    count: int
+    def __init__(self, storage: Storage, most: int) -> None: ...
+    def start(self, rows: np.ndarray[Any, Any], count: int, threads: int) -> None: ...
+    def finish(self) -> None: ...
+    def chunk(self, number: int) -> tuple[memoryview, int]: ...
+
+def encoder_memory(storage: Storage, most: int) -> int: ...

@@ -1,0 +1,85 @@
+"""Batches as they arrive at a writer: checked against the fields, and made arrays of their types, before any row is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from h5fast.specs import Spec
+
+__all__ = ["check_batch"]
+
+
+def check_batch(batch: Mapping[str, Any], fields: Mapping[str, Spec]) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
+    """The arrays of a batch by field, and its number of rows.
+
+    Raises:
+        ValueError: a field is missing or unknown, has rows of another shape or more of them than another, or a value that
+            its type cannot hold.
+        TypeError: the values of a field cannot become its type.
+    """
+    if batch.keys() != fields.keys():
+        missing, unknown = sorted(fields.keys() - batch.keys()), sorted(batch.keys() - fields.keys(), key=str)
+        said = [f"{word} {', '.join(map(repr, names))}" for word, names in (("lacks", missing), ("has the unknown", unknown)) if names]
+        raise ValueError(f"the batch {' and '.join(said)}; the fields are {', '.join(map(repr, fields))}")
+    arrays = {name: _rows_of(name, batch[name], spec) for name, spec in fields.items()}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError("the fields of a batch have as many rows each, not " +
+                         ", ".join(f"{count} of {name!r}" for name, count in counts.items()))
+    return arrays, next(iter(counts.values()))
+
+
+def _rows_of(name: str, rows: Any, spec: Spec) -> np.ndarray[Any, Any]:
+    dtype = spec.element
+    array = _objects(rows, spec) if dtype == object else np.asarray(rows)
+    if array.shape[1:] != spec.shape or array.ndim == 0:
+        raise ValueError(f"field {name!r} takes rows of shape {spec.shape}, as an array of shape {('n', *spec.shape)}, "
+                         f"not {array.shape}".replace("'n'", "n"))
+    if array.dtype == dtype:
+        return array
+    return _converted(name, array, dtype)
+
+
+def _objects(rows: Any, spec: Spec) -> np.ndarray[Any, Any]:
+    """Elements of variable length, one Python object each, which NumPy would otherwise take for further axes."""
+    if isinstance(rows, np.ndarray):
+        return rows.astype(object)
+    if spec.shape:
+        return np.asarray(rows, dtype=object)
+    array = np.empty(len(rows), object)
+    array[:] = rows if isinstance(rows, list) else list(rows)
+    return array
+
+
+def _converted(name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    numbers = "biu"
+    if array.dtype.kind in numbers and dtype.kind in numbers:
+        return _converted_exactly(name, array, dtype)
+    if array.dtype.kind in "SU" and dtype.kind == "S":
+        return _converted_text(name, array, dtype)
+    if array.size and not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise TypeError(f"field {name!r} is of type {dtype}, and values of type {array.dtype} would lose what they say in it: "
+                        "convert them first")
+    return array.astype(dtype)
+
+
+def _converted_exactly(name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Whole numbers, which NumPy and HDF5 would wrap or clip silently where they do not fit."""
+    converted = array.astype(dtype)
+    if not np.can_cast(array.dtype, dtype, "safe"):
+        wrong = (converted.astype(array.dtype) != array) | ((converted < 0) != (array < 0) if dtype.kind != "b" else False)
+        if wrong.any():
+            raise ValueError(f"field {name!r} is of type {dtype}, which cannot hold {array[wrong].flat[0]}")
+    return converted
+
+
+def _converted_text(name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    encoded = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+    if encoded.size and encoded.dtype.itemsize > dtype.itemsize:
+        longest = int(np.char.str_len(encoded).max())
+        if longest > dtype.itemsize:
+            raise ValueError(f"field {name!r} holds {dtype.itemsize} bytes of text, and one has {longest}")
+    return encoded.astype(dtype)

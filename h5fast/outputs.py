@@ -1,0 +1,233 @@
+"""Rows of one field on their way into its dataset: the direct way through native threads, and the general one through h5py.
+
+The one module that writes data. Whole chunks are put together in memory, a run of them at a time; while native threads
+encode one run, the caller writes the one before with HDF5's direct chunk write and fills the next. What HDF5 alone can write
+(elements of variable length, filters without an encoder here) it writes itself, whole chunks at a time too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+
+from h5fast import layout
+from h5fast._encode import Encoder, encoder_memory
+from h5fast._storage import Storage
+from h5fast.threads import get_num_threads
+
+__all__ = ["DirectOutput", "GeneralOutput", "Output", "open_output", "smallest_memory"]
+
+# A run larger than this no longer stays in the caches between the threads that fill, encode and write it.
+_RUN_BYTES = 4 << 20
+# Chunks of a run, for each thread, where the memory is there: fewer leave threads idle at its end.
+_CHUNKS_EACH = 4
+
+
+class Output(Protocol):
+    """The way of rows into one dataset.
+
+    Attributes:
+        dataset: where they go
+        rows: how many were added, and come to be stored
+        way: "direct", or "general: " and the reason
+        chunk_rows: of a chunk
+    """
+
+    dataset: h5py.Dataset
+    rows: int
+    way: str
+    chunk_rows: int
+
+    def add(self, rows: np.ndarray[Any, Any]) -> None:
+        """Takes rows, of the dataset's type and shape; they may be changed afterwards."""
+
+    def settle(self) -> None:
+        """Writes every whole chunk, and makes the dataset as long as these. Rows that fill none stay in memory."""
+
+    def tail(self) -> np.ndarray[Any, Any]:
+        """The rows that fill no chunk and are not written."""
+
+    def show_tail(self) -> None:
+        """Writes the rows that fill no chunk too, in such a way that more of them cost no space: not encoded."""
+
+    def close(self) -> None:
+        """Writes all there is, encoded; nothing may be added any more."""
+
+
+def open_output(dataset: h5py.Dataset, memory: int) -> Output:
+    """The way into a dataset, which uses about `memory` bytes."""
+    chunk_rows = dataset.chunks[0]
+    try:
+        described = layout.describe(dataset)
+        storage = _storage(described)
+    except layout.Indirect as reason:
+        return GeneralOutput(dataset, chunk_rows, f"general: {reason}")
+    return DirectOutput(dataset, storage, described, memory)
+
+
+def smallest_memory(chunk_bytes: int) -> int:
+    """Bytes that a field with such chunks cannot do without: two runs of a chunk, as they are and encoded."""
+    return 4 * chunk_bytes
+
+
+def _storage(described: layout.Layout) -> Storage:
+    assert described.chunk is not None
+    return Storage(described.chunk, described.chunk, described.dtype.itemsize, described.filters)
+
+
+class DirectOutput:
+    """Rows that go through native encoders; see :class:`Output`."""
+
+    def __init__(self, dataset: h5py.Dataset, storage: Storage, described: layout.Layout, memory: int) -> None:
+        self.dataset = dataset
+        self.way = "direct"
+        self.chunk_rows: int = dataset.chunks[0]
+        self.rows = dataset.shape[0]
+        self._storage = storage
+        self._filters = (1 << storage.filter_count) - 1
+        self._fill = np.frombuffer(described.fill, described.dtype)[0]
+        chunks = _run_chunks(storage, memory)
+        self._encoders = [Encoder(storage, chunks) for _ in range(2)]
+        self._buffers = [np.empty((chunks * self.chunk_rows, *dataset.shape[1:]), described.dtype) for _ in range(2)]
+        self._filling = 0  # which of them takes rows
+        self._filled = 0  # rows in it
+        self._begun: tuple[Encoder, int] | None = None  # a run at the encoder, and the row it begins with
+
+    def add(self, rows: np.ndarray[Any, Any]) -> None:
+        done = 0
+        while done < len(rows):
+            buffer = self._buffers[self._filling]
+            count = min(len(rows) - done, len(buffer) - self._filled)
+            np.copyto(buffer[self._filled:self._filled + count], rows[done:done + count], casting="same_kind")
+            self._filled += count
+            self.rows += count
+            done += count
+            if self._filled == len(buffer):
+                self._encode(len(buffer) // self.chunk_rows)
+
+    def _encode(self, chunks: int) -> None:
+        """Hands the first chunks of the buffer to the threads, and writes the run before meanwhile."""
+        encoder, buffer = self._encoders[self._filling], self._buffers[self._filling]
+        used = chunks * self.chunk_rows
+        first = self.rows - self._filled
+        self._finish_run()
+        encoder.start(buffer, chunks, get_num_threads())
+        before, self._begun = self._begun, (encoder, first)
+        self._write_run(before)
+        other = self._buffers[1 - self._filling]
+        left = self._filled - used
+        other[:left] = buffer[used:self._filled]
+        self._filling, self._filled = 1 - self._filling, left
+
+    def _finish_run(self) -> None:
+        if self._begun is not None:
+            self._begun[0].finish()
+
+    def _write_run(self, run: tuple[Encoder, int] | None) -> None:
+        if run is None:
+            return
+        encoder, first = run
+        self._extend(first + encoder.count * self.chunk_rows)
+        write, inner = self.dataset.id.write_direct_chunk, (0,) * (len(self.dataset.shape) - 1)
+        for number in range(encoder.count):
+            stored, mask = encoder.chunk(number)
+            write((first + number * self.chunk_rows, *inner), stored, mask)
+
+    def _extend(self, rows: int) -> None:
+        if rows > self.dataset.shape[0]:
+            self.dataset.resize(rows, axis=0)
+
+    def settle(self) -> None:
+        chunks = self._filled // self.chunk_rows
+        if chunks:
+            self._encode(chunks)
+        self._finish_run()
+        self._write_run(self._begun)
+        self._begun = None
+
+    def tail(self) -> np.ndarray[Any, Any]:
+        return self._buffers[self._filling][:self._filled % self.chunk_rows]
+
+    def restore_tail(self, rows: np.ndarray[Any, Any]) -> None:
+        """Takes back rows that :meth:`tail` gave, into a dataset that ends with a whole chunk."""
+        self._buffers[self._filling][:len(rows)] = rows
+        self._filled = len(rows)
+        self.rows += len(rows)
+
+    def reopen_tail(self) -> None:
+        """Takes back the rows of a last chunk that is not full, as :meth:`close` wrote it; it is written again with more."""
+        left = self.dataset.shape[0] % self.chunk_rows
+        if left:
+            self._buffers[self._filling][:left] = self.dataset[self.dataset.shape[0] - left:]
+            self._filled = left
+
+    def _padded_tail(self) -> np.ndarray[Any, Any]:
+        chunk = self._buffers[self._filling][:self.chunk_rows]
+        chunk[self._filled:] = self._fill
+        return chunk
+
+    def show_tail(self) -> None:
+        self.settle()
+        if self._filled:
+            self._extend(self.rows)
+            self.dataset.id.write_direct_chunk(self._tail_offset(), np.ascontiguousarray(self._padded_tail()), self._filters)
+
+    def close(self) -> None:
+        self.settle()
+        if self._filled:
+            encoder = self._encoders[self._filling]
+            encoder.start(np.ascontiguousarray(self._padded_tail()), 1, 1)
+            encoder.finish()
+            self._extend(self.rows)
+            self.dataset.id.write_direct_chunk(self._tail_offset(), *encoder.chunk(0))
+            self._filled = 0
+
+    def _tail_offset(self) -> tuple[int, ...]:
+        return (self.rows - self._filled, *(0,) * (len(self.dataset.shape) - 1))
+
+
+def _run_chunks(storage: Storage, memory: int) -> int:
+    """Chunks of a run: as many as the memory allows and do good."""
+    affordable = memory // (2 * (storage.chunk_bytes + encoder_memory(storage, 1)))
+    useful = max(_RUN_BYTES // storage.chunk_bytes, _CHUNKS_EACH * get_num_threads())
+    return max(1, min(affordable, useful))
+
+
+class GeneralOutput:
+    """Rows that HDF5 writes itself; see :class:`Output`."""
+
+    def __init__(self, dataset: h5py.Dataset, chunk_rows: int, way: str) -> None:
+        self.dataset = dataset
+        self.way = way
+        self.chunk_rows = chunk_rows
+        self.rows = dataset.shape[0]
+        self._waiting: list[np.ndarray[Any, Any]] = []
+
+    def add(self, rows: np.ndarray[Any, Any]) -> None:
+        self._waiting.append(rows.copy())
+        self.rows += len(rows)
+        if self.rows - self.dataset.shape[0] >= self.chunk_rows:
+            self._write(self.rows // self.chunk_rows * self.chunk_rows)
+
+    def _write(self, end: int) -> None:
+        first = self.dataset.shape[0]
+        if end <= first:
+            return
+        rows = np.concatenate(self._waiting)
+        self.dataset.resize(end, axis=0)
+        self.dataset[first:end] = rows[:end - first]
+        self._waiting = [rows[end - first:]] if len(rows) > end - first else []
+
+    def settle(self) -> None:
+        self._write(self.rows)
+
+    def tail(self) -> np.ndarray[Any, Any]:
+        return np.empty((0, *self.dataset.shape[1:]), self.dataset.dtype)
+
+    def show_tail(self) -> None:
+        self.settle()
+
+    def close(self) -> None:
+        self.settle()

@@ -1,0 +1,244 @@
+"""Where a writer's rows go: a file that is named when it is complete, or one that is read while it grows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+
+from h5fast.outputs import DirectOutput, Output, open_output, smallest_memory
+from h5fast.sizes import format_bytes
+from h5fast.specs import Spec, lay_out
+from h5fast.transaction import Transaction, commit_path
+
+__all__ = ["AtomicTarget", "LiveTarget", "Target"]
+
+#: Attributes of a dataset: why its chunks are as they are.
+ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
+
+
+class Target(Protocol):
+    """A file under way.
+
+    Attributes:
+        path: where it is written
+        file: it
+        outputs: the way into each field
+        rows: that it had at the beginning
+    """
+
+    path: Path
+    file: h5py.File
+    outputs: dict[str, Output]
+    rows: int
+
+    @property
+    def left_behind(self) -> str:
+        """What is left when writing ends early, as a clause."""
+
+    def check(self) -> None:
+        """Raises the ``OSError`` of a write that was refused."""
+
+    def flush(self, rows: int) -> None:
+        """Makes the first `rows` rows of each field the state to continue from, or to read."""
+
+    def finish(self) -> None:
+        """Writes what is left and closes the file, under its name."""
+
+    def leave(self) -> None:
+        """Closes the file as it is."""
+
+
+class AtomicTarget:
+    """``NAME.partial``, which becomes ``NAME`` when it is complete; see :class:`Target`."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Spec], rows: int | None, *, access: str, overwrite: bool, resume: bool,
+                 memory: int) -> None:
+        self._name, self._replace = path, overwrite
+        self.path = path.with_name(path.name + ".partial")
+        _check_target(path, overwrite)
+        _drop_finished(self.path, path)
+        if self.path.exists() and not (overwrite or resume):
+            raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True continues it, overwrite=True "
+                                  "begins anew", str(self.path))
+        self._transaction = Transaction(self.path, resume=resume)
+        try:
+            state = self._transaction.state
+            self.rows = 0 if state is None else int(state["rows"])
+            self.file = h5py.File(self._transaction, "w" if state is None else "r+")
+            if state is None:
+                self.outputs = create_fields(self.file, fields, rows, access=access, memory=memory)
+            else:
+                self.outputs = self._continued(fields, rows, memory)
+        except BaseException:
+            self.leave()
+            raise
+
+    def _continued(self, fields: Mapping[str, Spec], rows: int | None, memory: int) -> dict[str, Output]:
+        if rows is not None and self.rows > rows:
+            raise ValueError(f"{self.path}: has {self.rows} rows already, more than the {rows} announced")
+        outputs = open_fields(self.file, fields, rows, memory=memory)
+        for name, output in outputs.items():
+            kept = self._transaction.blobs.get(name, b"")
+            if isinstance(output, DirectOutput):
+                if kept:
+                    tail = np.frombuffer(kept, output.dataset.dtype).reshape(-1, *output.dataset.shape[1:])
+                    output.restore_tail(tail)
+                else:
+                    output.reopen_tail()
+            if output.rows != self.rows:
+                raise OSError(errno.EIO, f"has {output.rows} rows of {name!r} where its last commit tells of {self.rows}: it cannot "
+                              "be continued", str(self.path))
+        return outputs
+
+    @property
+    def left_behind(self) -> str:
+        return f"{self.path.name} has them, and resume=True continues it"
+
+    def check(self) -> None:
+        self._transaction.check()
+
+    def flush(self, rows: int) -> None:
+        for output in self.outputs.values():
+            output.settle()
+        self.file.flush()
+        tails = {name: output.tail().tobytes() for name, output in self.outputs.items()}
+        self._transaction.commit({"rows": rows}, {name: tail for name, tail in tails.items() if tail})
+
+    def finish(self) -> None:
+        for output in self.outputs.values():
+            output.close()
+        rows = next(iter(self.outputs.values())).rows
+        self.outputs.clear()
+        self.file.close()
+        self._transaction.finish({"rows": rows}, self._name, replace=self._replace)
+        self._transaction.close()
+
+    def leave(self) -> None:
+        self._transaction.give_up()
+        self.outputs = {}
+        if hasattr(self, "file"):
+            self.file.close()
+        self._transaction.close()
+
+
+class LiveTarget:
+    """A file that is written in place and read meanwhile; see :class:`Target`."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Spec], rows: int | None, *, access: str, overwrite: bool, resume: bool,
+                 memory: int) -> None:
+        _check_target(path, overwrite)
+        self.path = path
+        self.rows = 0
+        self.file = h5py.File(path, "w" if overwrite else "x", libver="latest")
+        try:
+            self.outputs = create_fields(self.file, fields, rows, access=access, memory=memory)
+            self.file.swmr_mode = True
+        except BaseException:
+            self.file.close()
+            raise
+
+    @property
+    def left_behind(self) -> str:
+        return "the file has them"
+
+    def check(self) -> None:
+        """Nothing to do: libhdf5 raises at once."""
+
+    def flush(self, rows: int) -> None:
+        for output in self.outputs.values():
+            output.show_tail()
+            output.dataset.flush()
+
+    def finish(self) -> None:
+        for output in self.outputs.values():
+            output.close()
+        self.leave()
+
+    def leave(self) -> None:
+        self.outputs = {}
+        self.file.close()
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(errno.EEXIST, "exists; overwrite=True replaces it when the new one is complete", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "the folder does not exist", str(path.parent))
+
+
+def _drop_finished(partial: Path, path: Path) -> None:
+    """Takes away what is left of a writer that was killed when its file had its name already."""
+    if path.exists() and partial.exists() and os.path.samefile(path, partial):
+        partial.unlink()
+        commit_path(partial).unlink(missing_ok=True)
+
+
+def create_fields(file: h5py.File, fields: Mapping[str, Spec], rows: int | None, *, access: str, memory: int) -> dict[str, Output]:
+    """Makes the datasets of a new file, with their attributes, and the ways into them."""
+    most = memory // smallest_memory(2 * len(fields))  # of a chunk, so that several of each field have room
+    layouts = {name: lay_out(name, spec, access=access, rows=rows, most_bytes=most) for name, spec in fields.items()}
+    shares = _shares(fields, {name: layout.chunk_rows * fields[name].row_bytes for name, layout in layouts.items()}, memory)
+    outputs = {}
+    for name, spec in fields.items():
+        found = layouts[name]
+        dataset = file.create_dataset(name, (0, *spec.shape), spec.dtype, maxshape=(rows or None, *spec.shape),
+                                      chunks=(found.chunk_rows, *spec.shape), fillvalue=spec.fillvalue, track_times=False,
+                                      **found.codec.options)
+        dataset.attrs[ROWS_ATTRIBUTE] = found.rows_reason
+        dataset.attrs[CODEC_ATTRIBUTE] = f"{found.codec.name}: {found.codec_reason}"
+        for key, value in spec.attrs.items():
+            dataset.attrs[key] = value
+        outputs[name] = open_output(dataset, shares[name])
+    return outputs
+
+
+def open_fields(file: h5py.File, fields: Mapping[str, Spec], rows: int | None, *, memory: int) -> dict[str, Output]:
+    """The ways into the datasets of a file that is continued, which must be such as the fields tell.
+
+    Raises:
+        ValueError: they are not.
+    """
+    chunk_bytes = {}
+    for name, spec in fields.items():
+        dataset = file.get(name)
+        _check_same(file, name, spec, dataset, rows)
+        chunk_bytes[name] = dataset.chunks[0] * spec.row_bytes
+    shares = _shares(fields, chunk_bytes, memory)
+    return {name: open_output(file[name], shares[name]) for name in fields}
+
+
+def _check_same(file: h5py.File, name: str, spec: Spec, dataset: Any, rows: int | None) -> None:
+    asked: Any = (spec.shape, spec.element, rows or None)
+    found: Any = None
+    if isinstance(dataset, h5py.Dataset):
+        found = (dataset.shape[1:], dataset.dtype, dataset.maxshape[0])
+    if found != asked:
+        raise ValueError(f"field {name!r}: the partial file has {found}, and (shape, dtype, rows) asked for are {asked}: resume with the "
+                         "same fields and rows, or begin anew with overwrite=True")
+    if spec.chunk_rows != "auto" and dataset.chunks[0] != min(int(spec.chunk_rows), rows or int(spec.chunk_rows)):
+        raise ValueError(f"field {name!r}: the partial file has chunks of {dataset.chunks[0]} rows, not {spec.chunk_rows}: resume with the "
+                         "same fields, or begin anew with overwrite=True")
+    codec = dataset.attrs.get(CODEC_ATTRIBUTE, "").partition(":")[0]
+    if spec.codec != "auto" and codec != spec.resolved().name:
+        raise ValueError(f"field {name!r}: the partial file is encoded with {codec}, not {spec.resolved().name}: resume with the same "
+                         "fields, or begin anew with overwrite=True")
+
+
+def _shares(fields: Mapping[str, Spec], chunk_bytes: Mapping[str, int], memory: int) -> dict[str, int]:
+    """Divides the memory among the fields: what each needs, and the rest by the size of their rows."""
+    least = {name: smallest_memory(size) for name, size in chunk_bytes.items()}
+    needed = sum(least.values())
+    if needed > memory:
+        largest = max(least, key=least.__getitem__)
+        raise ValueError(f"memory of {format_bytes(memory)} is too little: the fields need {format_bytes(needed)}, most of it {largest!r}, "
+                         f"with chunks of {format_bytes(chunk_bytes[largest])}")
+    total = sum(spec.row_bytes for spec in fields.values())
+    return {name: least[name] + (memory - needed) * spec.row_bytes // total for name, spec in fields.items()}
