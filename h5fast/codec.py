@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from h5py import h5p, h5z
 
 from h5fast._storage import FILTER_NAMES
+from h5fast.plugins import pipeline
 
-__all__ = ["Codec", "resolve_codec"]
+__all__ = ["Codec", "Pipeline", "resolve_codec"]
 
 _GZIP_LEVEL = 4  # as h5py
 # hdf5plugin's classes by the names people use, and what their strength is called where it can be said.
@@ -19,6 +21,27 @@ _PLUGINS = {"zstd": ("Zstd", "clevel"), "lz4": ("LZ4", None), "bitshuffle": ("Bi
             "blosc2": ("Blosc2", "clevel"), "bzip2": ("BZip2", "blocksize")}
 # These gain from a shuffle of multi-byte numbers before them; the others bring their own or are no byte coders.
 _SHUFFLED = ("lzf", "gzip", "zstd", "lz4", "bzip2")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Filters in the order of writing, as another dataset has them: (number, options) each."""
+
+    filters: tuple[tuple[int, tuple[int, ...]], ...]
+
+    @property
+    def name(self) -> str:
+        """What they are called, with their options."""
+        return "+".join(f"{FILTER_NAMES.get(number, number)}{options or ''}".replace(" ", "")
+                        for number, options in self.filters) or "none"
+
+    def property_list(self) -> h5p.PropDCID:
+        """Creation properties of a dataset with these filters. Compressors may be left out of a chunk, a checksum never."""
+        properties = h5p.create(h5p.DATASET_CREATE)
+        for number, options in self.filters:
+            flags = h5z.FLAG_MANDATORY if number == h5z.FILTER_FLETCHER32 else h5z.FLAG_OPTIONAL
+            properties.set_filter(number, flags, options)
+        return properties
 
 
 @dataclass(frozen=True)
@@ -36,6 +59,9 @@ class Codec:
     @property
     def compresses(self) -> bool:
         """Whether chunks have to be decoded to read a row."""
+        if "dcpl" in self.options:
+            kept = (h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
+            return any(number not in kept for number, _, _ in pipeline(self.options["dcpl"]))
         return "compression" in self.options
 
 
@@ -50,6 +76,10 @@ def resolve_codec(codec: Any, *, shuffle: bool | None, fletcher32: bool, dtype: 
         ValueError: there is no such codec, or no such level of it.
         ImportError: it needs hdf5plugin, which is not installed.
     """
+    if isinstance(codec, Pipeline):
+        if shuffle or fletcher32:
+            raise ValueError("the filters of another dataset are taken as they are: neither shuffle nor fletcher32 can be added")
+        return Codec(codec.name, {"dcpl": codec.property_list()})
     base, compression = _compression(codec)
     if shuffle is None:
         shuffle = base in _SHUFFLED and dtype.kind in "iufc" and dtype.itemsize > 1

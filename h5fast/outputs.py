@@ -43,6 +43,9 @@ class Output(Protocol):
     def add(self, rows: np.ndarray[Any, Any]) -> None:
         """Takes rows, of the dataset's type and shape; they may be changed afterwards."""
 
+    def add_stored(self, stored: Any, mask: int, rows: int) -> None:
+        """Takes a chunk as it is to be stored, which begins where rows added before fill their chunks."""
+
     def settle(self) -> None:
         """Writes every whole chunk, and makes the dataset as long as these. Rows that fill none stay in memory."""
 
@@ -106,6 +109,13 @@ class DirectOutput:
             done += count
             if self._filled == len(buffer):
                 self._encode(len(buffer) // self.chunk_rows)
+
+    def add_stored(self, stored: Any, mask: int, rows: int) -> None:
+        self.settle()
+        if self._filled or self.rows % self.chunk_rows:
+            raise ValueError(f"{self.rows} rows do not fill chunks of {self.chunk_rows}: no chunk can follow them")
+        _put_chunk(self.dataset, self.rows, stored, mask, rows)
+        self.rows += rows
 
     def _encode(self, chunks: int) -> None:
         """Hands the first chunks of the buffer to the threads, and writes the run before meanwhile."""
@@ -195,6 +205,11 @@ def _run_chunks(storage: Storage, memory: int) -> int:
     return max(1, min(affordable, useful))
 
 
+def _put_chunk(dataset: h5py.Dataset, first: int, stored: Any, mask: int, rows: int) -> None:
+    dataset.resize(first + rows, axis=0)
+    dataset.id.write_direct_chunk((first, *(0,) * (len(dataset.shape) - 1)), stored, mask)
+
+
 class GeneralOutput:
     """Rows that HDF5 writes itself; see :class:`Output`."""
 
@@ -210,6 +225,15 @@ class GeneralOutput:
         self.rows += len(rows)
         if self.rows - self.dataset.shape[0] >= self.chunk_rows:
             self._write(self.rows // self.chunk_rows * self.chunk_rows)
+
+    def add_stored(self, stored: Any, mask: int, rows: int) -> None:
+        if self.dataset.dtype.hasobject:
+            raise ValueError("elements of variable length do not lie in their chunk: it cannot be moved to another file")
+        self.settle()
+        if self.rows % self.chunk_rows:
+            raise ValueError(f"{self.rows} rows do not fill chunks of {self.chunk_rows}: no chunk can follow them")
+        _put_chunk(self.dataset, self.rows, stored, mask, rows)
+        self.rows += rows
 
     def _write(self, end: int) -> None:
         first = self.dataset.shape[0]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from h5fast.chunking import LARGEST_CHUNK, choose_rows
-from h5fast.codec import Codec, resolve_codec
+from h5fast.codec import Codec, Pipeline, resolve_codec
+from h5fast.plugins import pipeline, register_plugins
 from h5fast.sizes import format_bytes
 
 __all__ = ["Layout", "Spec", "lay_out"]
@@ -88,6 +89,30 @@ class Spec:
             raise ValueError("a batch of rows has at least one axis")
         dtype: Any = str if array.dtype.kind == "U" else array.dtype
         return cls(**{"shape": array.shape[1:], "dtype": dtype, **options})
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset, **changes: Any) -> Spec:
+        """A spec for rows such as those of a dataset, stored as they are there: shape, type, chunk rows (of a chunked dataset
+        whose chunks hold whole rows), filters and fill value. `changes` as for the class. Attributes are not taken over.
+
+        Raises:
+            ValueError: the dataset has no rows.
+        """
+        if not dataset.shape:
+            raise ValueError(f"{dataset.name!r} has no rows: its shape is {dataset.shape}")
+        properties = dataset.id.get_create_plist()
+        chunks = dataset.chunks
+        whole = chunks is not None and chunks[1:] == dataset.shape[1:]
+        register_plugins(properties)
+        filters = tuple((number, options) for number, options, _ in pipeline(properties))
+        text = h5py.check_string_dtype(dataset.dtype)
+        dtype: Any = str if text is not None and text.length is None and text.encoding == "utf-8" else dataset.dtype
+        given = properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+        options: dict[str, Any] = {"shape": dataset.shape[1:], "dtype": dtype, "codec": Pipeline(filters),
+                                   "chunk_rows": chunks[0] if whole else "auto", "fillvalue": dataset.fillvalue if given else None}
+        if {"codec", "shuffle", "fletcher32"} & changes.keys() and "codec" not in changes:
+            raise ValueError("shuffle and fletcher32 are part of the dataset's filters: say which codec they shall go with")
+        return cls(**{**options, **changes})
 
     @property
     def element(self) -> np.dtype[Any]:

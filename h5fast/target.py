@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +17,31 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
 from h5fast.transaction import Transaction, commit_path
 
-__all__ = ["AtomicTarget", "LiveTarget", "Target"]
+__all__ = ["AtomicTarget", "LiveTarget", "Plan", "Target"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is said of all fields at once.
+
+    Attributes:
+        rows: of each field; None where they grow
+        access: what their chunks are chosen for
+        memory: bytes for rows on their way
+        reasons: why a field has the codec it has, where nobody asked for it
+    """
+
+    rows: int | None
+    access: str
+    memory: int
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def most_bytes(self, fields: Mapping[str, Spec]) -> int:
+        """Of a chunk whose size is not asked for, so that several of each field have room."""
+        return self.memory // smallest_memory(2 * len(fields))
 
 
 class Target(Protocol):
@@ -28,8 +50,8 @@ class Target(Protocol):
     Attributes:
         path: where it is written
         file: it
-        outputs: the way into each field
-        rows: that it had at the beginning
+        outputs: the way into each field; none before :meth:`begin`
+        rows: that it had when it was opened
     """
 
     path: Path
@@ -38,8 +60,15 @@ class Target(Protocol):
     rows: int
 
     @property
+    def resumed(self) -> bool:
+        """Whether it has its datasets already."""
+
+    @property
     def left_behind(self) -> str:
         """What is left when writing ends early, as a clause."""
+
+    def begin(self, fields: Mapping[str, Spec], plan: Plan) -> None:
+        """Makes the datasets, or opens those that are there."""
 
     def check(self) -> None:
         """Raises the ``OSError`` of a write that was refused."""
@@ -57,9 +86,9 @@ class Target(Protocol):
 class AtomicTarget:
     """``NAME.partial``, which becomes ``NAME`` when it is complete; see :class:`Target`."""
 
-    def __init__(self, path: Path, fields: Mapping[str, Spec], rows: int | None, *, access: str, overwrite: bool, resume: bool,
-                 memory: int) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, resume: bool) -> None:
         self._name, self._replace = path, overwrite
+        self.outputs: dict[str, Output] = {}
         self.path = path.with_name(path.name + ".partial")
         _check_target(path, overwrite)
         _drop_finished(self.path, path)
@@ -71,18 +100,21 @@ class AtomicTarget:
             state = self._transaction.state
             self.rows = 0 if state is None else int(state["rows"])
             self.file = h5py.File(self._transaction, "w" if state is None else "r+")
-            if state is None:
-                self.outputs = create_fields(self.file, fields, rows, access=access, memory=memory)
-            else:
-                self.outputs = self._continued(fields, rows, memory)
         except BaseException:
             self.leave()
             raise
 
-    def _continued(self, fields: Mapping[str, Spec], rows: int | None, memory: int) -> dict[str, Output]:
-        if rows is not None and self.rows > rows:
-            raise ValueError(f"{self.path}: has {self.rows} rows already, more than the {rows} announced")
-        outputs = open_fields(self.file, fields, rows, memory=memory)
+    @property
+    def resumed(self) -> bool:
+        return self._transaction.state is not None
+
+    def begin(self, fields: Mapping[str, Spec], plan: Plan) -> None:
+        self.outputs = self._continued(fields, plan) if self.resumed else create_fields(self.file, fields, plan)
+
+    def _continued(self, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:
+        if plan.rows is not None and self.rows > plan.rows:
+            raise ValueError(f"{self.path}: has {self.rows} rows already, more than the {plan.rows} announced")
+        outputs = open_fields(self.file, fields, plan)
         for name, output in outputs.items():
             kept = self._transaction.blobs.get(name, b"")
             if isinstance(output, DirectOutput):
@@ -130,18 +162,20 @@ class AtomicTarget:
 class LiveTarget:
     """A file that is written in place and read meanwhile; see :class:`Target`."""
 
-    def __init__(self, path: Path, fields: Mapping[str, Spec], rows: int | None, *, access: str, overwrite: bool, resume: bool,
-                 memory: int) -> None:
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
         _check_target(path, overwrite)
         self.path = path
         self.rows = 0
+        self.outputs: dict[str, Output] = {}
         self.file = h5py.File(path, "w" if overwrite else "x", libver="latest")
-        try:
-            self.outputs = create_fields(self.file, fields, rows, access=access, memory=memory)
-            self.file.swmr_mode = True
-        except BaseException:
-            self.file.close()
-            raise
+
+    @property
+    def resumed(self) -> bool:
+        return False
+
+    def begin(self, fields: Mapping[str, Spec], plan: Plan) -> None:
+        self.outputs = create_fields(self.file, fields, plan)
+        self.file.swmr_mode = True
 
     @property
     def left_behind(self) -> str:
@@ -181,15 +215,15 @@ def _drop_finished(partial: Path, path: Path) -> None:
         commit_path(partial).unlink(missing_ok=True)
 
 
-def create_fields(file: h5py.File, fields: Mapping[str, Spec], rows: int | None, *, access: str, memory: int) -> dict[str, Output]:
+def create_fields(file: h5py.File, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:
     """Makes the datasets of a new file, with their attributes, and the ways into them."""
-    most = memory // smallest_memory(2 * len(fields))  # of a chunk, so that several of each field have room
-    layouts = {name: lay_out(name, spec, access=access, rows=rows, most_bytes=most) for name, spec in fields.items()}
-    shares = _shares(fields, {name: layout.chunk_rows * fields[name].row_bytes for name, layout in layouts.items()}, memory)
+    layouts = {name: lay_out(name, spec, access=plan.access, rows=plan.rows, most_bytes=plan.most_bytes(fields),
+                             codec_reason=plan.reasons.get(name, "asked for")) for name, spec in fields.items()}
+    shares = _shares(fields, {name: layout.chunk_rows * fields[name].row_bytes for name, layout in layouts.items()}, plan.memory)
     outputs = {}
     for name, spec in fields.items():
         found = layouts[name]
-        dataset = file.create_dataset(name, (0, *spec.shape), spec.dtype, maxshape=(rows or None, *spec.shape),
+        dataset = file.create_dataset(name, (0, *spec.shape), spec.dtype, maxshape=(plan.rows or None, *spec.shape),
                                       chunks=(found.chunk_rows, *spec.shape), fillvalue=spec.fillvalue, track_times=False,
                                       **found.codec.options)
         dataset.attrs[ROWS_ATTRIBUTE] = found.rows_reason
@@ -200,7 +234,7 @@ def create_fields(file: h5py.File, fields: Mapping[str, Spec], rows: int | None,
     return outputs
 
 
-def open_fields(file: h5py.File, fields: Mapping[str, Spec], rows: int | None, *, memory: int) -> dict[str, Output]:
+def open_fields(file: h5py.File, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:
     """The ways into the datasets of a file that is continued, which must be such as the fields tell.
 
     Raises:
@@ -209,13 +243,13 @@ def open_fields(file: h5py.File, fields: Mapping[str, Spec], rows: int | None, *
     chunk_bytes = {}
     for name, spec in fields.items():
         dataset = file.get(name)
-        _check_same(file, name, spec, dataset, rows)
+        _check_same(name, spec, dataset, plan.rows)
         chunk_bytes[name] = dataset.chunks[0] * spec.row_bytes
-    shares = _shares(fields, chunk_bytes, memory)
+    shares = _shares(fields, chunk_bytes, plan.memory)
     return {name: open_output(file[name], shares[name]) for name in fields}
 
 
-def _check_same(file: h5py.File, name: str, spec: Spec, dataset: Any, rows: int | None) -> None:
+def _check_same(name: str, spec: Spec, dataset: Any, rows: int | None) -> None:
     asked: Any = (spec.shape, spec.element, rows or None)
     found: Any = None
     if isinstance(dataset, h5py.Dataset):

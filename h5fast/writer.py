@@ -7,15 +7,19 @@ import operator
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from h5fast.arriving import check_batch
 from h5fast.chunking import check_access
+from h5fast.sampling import SAMPLE_BYTES, choose_codec
 from h5fast.sizes import parse_bytes
 from h5fast.specs import Spec
-from h5fast.target import AtomicTarget, LiveTarget, Target
+from h5fast.target import AtomicTarget, LiveTarget, Plan, Target
 
 __all__ = ["Writer"]
 
@@ -73,20 +77,31 @@ class Writer:
         self._flush_bytes = None if flush_every is None else parse_bytes(flush_every)
         if live and resume:
             raise ValueError("live=True writes in place: there is no partial file to resume")
-        kind = LiveTarget if live else AtomicTarget
-        self._target: Target = kind(Path(os.fspath(path)), self._fields, self._expected, access=check_access(access),
-                                    overwrite=overwrite, resume=resume, memory=parse_bytes(memory))
+        self._plan = Plan(self._expected, check_access(access), parse_bytes(memory))
+        target = Path(os.fspath(path))
+        self._target: Target = (LiveTarget(target, overwrite=overwrite) if live else
+                                AtomicTarget(target, overwrite=overwrite, resume=resume))
         self._rows = self._flushed = self._target.rows
         self._closed = False
+        # Batches that came before the codecs were chosen; None when the datasets are there.
+        self._sample: list[dict[str, np.ndarray[Any, Any]]] | None = []
+        if self._target.resumed or all(spec.codec != "auto" for spec in self._fields.values()):
+            with self._giving_up_on_errors():
+                self._begin()
 
     @property
     def rows(self) -> int:
-        """Rows appended so far, those of a resumed file included."""
+        """Rows of each field so far, those of a resumed file included; of fields that are appended chunk by chunk, the rows
+        that all of them have."""
         return self._rows
 
     @property
     def file(self) -> Any:
-        """The ``h5py.File`` that is being written, for attributes, groups and datasets beside the fields; not for these."""
+        """The ``h5py.File`` that is being written, for attributes, groups and datasets beside the fields.
+
+        What is put there is part of the next flush. The fields' own datasets are there as soon as their codecs are known, and
+        are the writer's to change; their attributes are anybody's.
+        """
         self._check_open()
         return self._target.file
 
@@ -111,13 +126,80 @@ class Writer:
             arrays, count = check_batch({**(batch or {}), **fields}, self._fields)
             if self._expected is not None and self._rows + count > self._expected:
                 raise ValueError(f"{self._target.path}: {self._rows} rows and {count} more are more than the {self._expected} announced")
+            if any(output.rows != self._rows for output in self._target.outputs.values()):
+                raise ValueError(f"{self._target.path}: {self._unequal()}: append the chunks that are missing before batches")
             with self._giving_up_on_errors():
-                for name, array in arrays.items():
-                    self._target.outputs[name].add(array)
+                if self._sample is None:
+                    self._add(arrays)
+                else:
+                    self._sample.append({name: array.copy() for name, array in arrays.items()})
+                    if (self._rows + count) * self._row_bytes >= SAMPLE_BYTES:
+                        self._begin()
                 self._rows += count
                 self._target.check()
             if self._flush_bytes is not None and (self._rows - self._flushed) * self._row_bytes >= self._flush_bytes:
                 self.flush()
+
+    def append_chunk(self, name: str, stored: Any, *, mask: int = 0, rows: int | None = None) -> None:
+        """Appends a chunk of one field as it is to be stored: encoded already, with the very filters of the field.
+
+        Nothing looks into it. ``Spec.of(dataset)`` makes a field whose chunks can be moved from that dataset, with
+        ``dataset.id.read_direct_chunk``. The other fields have to be appended as many rows before the next batch, flush or
+        close.
+
+        Args:
+            stored: the bytes, anything with Python's buffer protocol
+            mask: the filters that were left out for it, one bit each
+            rows: that it holds, if it is the last of the field and padded; else it is full
+
+        Raises:
+            ValueError: the rows before it do not fill their chunks; it holds more rows than a chunk, or more than announced;
+                the field has elements of variable length; the writer is closed.
+            KeyError: there is no such field.
+            OSError: as :meth:`append`.
+        """
+        with self._lock:
+            self._check_open()
+            if self._sample is not None:
+                with self._giving_up_on_errors():
+                    self._begin()
+            if name not in self._target.outputs:
+                raise KeyError(f"there is no field {name!r}; the fields are {', '.join(map(repr, self._fields))}")
+            output = self._target.outputs[name]
+            count = output.chunk_rows if rows is None else operator.index(rows)
+            if not 1 <= count <= output.chunk_rows:
+                raise ValueError(f"a chunk of {name!r} holds 1 to {output.chunk_rows} rows, not {count}")
+            if self._expected is not None and output.rows + count > self._expected:
+                raise ValueError(f"{self._target.path}: {output.rows} rows of {name!r} and {count} more are more than the "
+                                 f"{self._expected} announced")
+            if output.rows % output.chunk_rows:
+                raise ValueError(f"{output.rows} rows of {name!r} do not fill chunks of {output.chunk_rows}: no chunk can follow them")
+            with self._giving_up_on_errors():
+                output.add_stored(stored, mask, count)
+                self._rows = min(output.rows for output in self._target.outputs.values())
+                self._target.check()
+
+    def _add(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        for name, array in arrays.items():
+            self._target.outputs[name].add(array)
+
+    def _begin(self) -> None:
+        """Makes the datasets, with the codecs that suit the rows which were appended meanwhile."""
+        waiting, self._sample = self._sample or [], None
+        fields, reasons = dict(self._fields), {}
+        for name, spec in self._fields.items():
+            if spec.codec == "auto" and not self._target.resumed:
+                rows = np.concatenate([batch[name] for batch in waiting] or [np.empty((0, *spec.shape), spec.element)])
+                most = max(1, SAMPLE_BYTES // max(1, spec.row_bytes))
+                codec, reasons[name] = choose_codec(spec, rows[:most], access=self._plan.access,
+                                                    most_bytes=self._plan.most_bytes(self._fields))
+                fields[name] = spec.with_codec(codec)
+        self._target.begin(fields, replace(self._plan, reasons=reasons))
+        for batch in waiting:
+            self._add(batch)
+
+    def _unequal(self) -> str:
+        return "the fields have " + ", ".join(f"{output.rows} rows of {name!r}" for name, output in self._target.outputs.items())
 
     def flush(self) -> None:
         """Makes what was appended the state to resume from; of a live file, shows it to its readers.
@@ -128,9 +210,16 @@ class Writer:
         """
         with self._lock:
             self._check_open()
+            self._check_equal()
             with self._giving_up_on_errors():
+                if self._sample is not None:
+                    self._begin()
                 self._target.flush(self._rows)
             self._flushed = self._rows
+
+    def _check_equal(self) -> None:
+        if any(output.rows != self._rows for output in self._target.outputs.values()):
+            raise ValueError(f"{self._target.path}: {self._unequal()}, and must have the same number")
 
     def close(self) -> None:
         """Writes what is left and gives the file its name. Does nothing if the writer is closed already.
@@ -144,11 +233,14 @@ class Writer:
             if self._closed:
                 return
             self._check_process()
+            self._check_equal()
             if self._expected is not None and self._rows != self._expected:
                 self._leave()
                 raise ValueError(f"{self._target.path}: {self._rows} of the {self._expected} announced rows were appended; "
                                  f"{self._target.left_behind}")
             with self._giving_up_on_errors():
+                if self._sample is not None:
+                    self._begin()
                 self._target.finish()
             self._closed = True
 
@@ -162,7 +254,10 @@ class Writer:
 
     def _leave(self) -> None:
         with self._giving_up_on_errors():
-            self._target.flush(self._rows)
+            if self._sample is not None:
+                self._begin()
+            if all(output.rows == self._rows for output in self._target.outputs.values()):
+                self._target.flush(self._rows)
         self._closed = True
         self._target.leave()
 

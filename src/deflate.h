@@ -19,11 +19,21 @@ typedef struct {
 /* Filled once at import, before any thread encodes; read-only afterwards. */
 extern h5fast_deflate_api h5fast_deflate;
 
-/* Encodes in[0..in_len) to one zlib stream.
+/* libdeflate's compressors, made at first use and owned by one thread; zeros at first. */
+typedef struct {
+    void *quick, *thorough;
+    int level; /* that they are for */
+} h5fast_deflate_state;
+
+/* Frees the compressors. */
+void h5fast_deflate_clear(h5fast_deflate_state *state);
+
+/* Encodes in[0..in_len) to one zlib stream, about as small as zlib makes it at `level` (0 to 9).
  *
- * compressor  from h5fast_deflate.alloc_compressor, owned by the calling thread; NULL picks zlib, at `level`.
+ * written  receives its length, at most capacity; 0 where it does not fit
  *
- * Returns the bytes written, at most capacity; 0 where they do not fit or zlib had no memory. */
-size_t h5fast_deflate_encode(void *compressor, int level, const uint8_t *in, size_t in_len, uint8_t *out, size_t capacity);
+ * H5FAST_MEMORY where there was none for the compressor. */
+h5fast_status h5fast_deflate_encode(h5fast_deflate_state *state, int level, const uint8_t *in, size_t in_len, uint8_t *out,
+                                    size_t capacity, size_t *written) H5FAST_CHECKED;
 
 #endif

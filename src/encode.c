@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "deflate.h"
 #include "fletcher32.h"
 #include "shuffle.h"
 
@@ -23,8 +22,7 @@ void h5fast_encode_scratch_clear(h5fast_encode_scratch *scratch)
 {
     free(scratch->steps[0].bytes);
     free(scratch->steps[1].bytes);
-    if (scratch->compressor != NULL)
-        h5fast_deflate.free_compressor(scratch->compressor);
+    h5fast_deflate_clear(&scratch->deflate);
     memset(scratch, 0, sizeof *scratch);
 }
 
@@ -60,17 +58,6 @@ static int level_of(const h5fast_filter *filter)
     return level >= 0 && level <= 9 ? level : 6;
 }
 
-static h5fast_status make_compressor(h5fast_encode_scratch *scratch, int level)
-{
-    if (h5fast_deflate.alloc_compressor == NULL || (scratch->compressor != NULL && scratch->compressor_level == level))
-        return H5FAST_OK;
-    if (scratch->compressor != NULL)
-        h5fast_deflate.free_compressor(scratch->compressor);
-    scratch->compressor = h5fast_deflate.alloc_compressor(level);
-    scratch->compressor_level = level;
-    return scratch->compressor != NULL ? H5FAST_OK : H5FAST_MEMORY;
-}
-
 /* Plugins replace a malloc'd buffer; copied once in and once out, as their interface demands. */
 static h5fast_status run_plugin(const h5fast_filter *filter, passage *p, uint8_t *to, size_t *written)
 {
@@ -102,9 +89,7 @@ static h5fast_status compress(passage *p, int position, int last)
     } else if (filter->id == H5FAST_FILTER_LZF) {
         written = h5fast_lzf_encode(&p->scratch->table, p->bytes, p->length, to, capacity);
     } else {
-        status = make_compressor(p->scratch, level_of(filter));
-        if (status == H5FAST_OK)
-            written = h5fast_deflate_encode(p->scratch->compressor, level_of(filter), p->bytes, p->length, to, capacity);
+        status = h5fast_deflate_encode(&p->scratch->deflate, level_of(filter), p->bytes, p->length, to, capacity, &written);
     }
     if (status != H5FAST_OK)
         return status;

@@ -3,13 +3,13 @@
 #define H5FAST_ENCODE_H
 
 #include "decode.h"
+#include "deflate.h"
 #include "lzf_encode.h"
 
 /* What one thread needs to encode; it keeps its buffers from chunk to chunk. Zeros at first. */
 typedef struct {
     h5fast_buffer steps[2]; /* a pipeline step reads one and writes the other */
-    void *compressor;       /* libdeflate's, for compressor_level; made at first use */
-    int compressor_level;
+    h5fast_deflate_state deflate;
     h5fast_lzf_table table;
 } h5fast_encode_scratch;
 

@@ -41,12 +41,10 @@ static inline size_t equal_bytes(uint64_t differing) { return (size_t)__builtin_
 
 static inline uint32_t hash(uint32_t bytes) { return (bytes * 0x9e3779b1u) >> (32 - HASH_BITS); }
 
-/* How many bytes from `a` and from `b`, which lies in front of it, are equal, `most` at most; the input ends at `end`. */
-static inline size_t match_length(const uint8_t *a, const uint8_t *b, const uint8_t *end, size_t most)
+/* How many bytes from `a` and from `b`, which lies in front of it, are equal, 3 of which are known to be; `most` at most. */
+static inline size_t match_length(const uint8_t *a, const uint8_t *b, size_t most)
 {
     size_t length = 3;
-    if ((size_t)(end - a) < most)
-        most = (size_t)(end - a);
     while (length + MARGIN <= most) {
         uint64_t differing = load8(a + length) ^ load8(b + length);
         if (differing)
@@ -63,71 +61,71 @@ typedef struct {
 } sink;
 
 /* Literals [from, to), in runs. 0 where they do not fit. */
-static inline int put_literals(sink *s, const uint8_t *from, const uint8_t *to, const uint8_t *in_end)
+static int put_literals(sink *s, const uint8_t *from, const uint8_t *to)
 {
-    size_t left = (size_t)(to - from);
-    while (left > 0) {
-        size_t run = left < RUN ? left : RUN;
+    while (from < to) {
+        size_t left = (size_t)(to - from), run = left < RUN ? left : RUN;
         if ((size_t)(s->end - s->out) < run + 1)
             return 0;
         *s->out++ = (uint8_t)(run - 1);
-        if ((size_t)(s->end - s->out) >= RUN && (size_t)(in_end - from) >= RUN) {
-            memcpy(s->out, from, 16);
-            memcpy(s->out + 16, from + 16, 16);
-        } else {
-            memcpy(s->out, from, run);
-        }
+        memcpy(s->out, from, run);
         s->out += run;
         from += run;
-        left -= run;
     }
     return 1;
 }
 
-static inline int put_match(sink *s, size_t distance, size_t length)
+/* The same for up to RUN of them, without a branch on how many; writes up to RUN bytes too many, and reads as many. */
+static inline void put_few_literals(sink *s, const uint8_t *from, size_t count)
 {
-    size_t offset = distance - 1, code = length - 2;
-    if (s->end - s->out < 3)
-        return 0;
-    if (code < 7) {
-        *s->out++ = (uint8_t)(code << 5 | offset >> 8);
-    } else {
-        *s->out++ = (uint8_t)(7 << 5 | offset >> 8);
-        *s->out++ = (uint8_t)(code - 7);
-    }
-    *s->out++ = (uint8_t)offset;
-    return 1;
+    *s->out = (uint8_t)(count - 1); /* of no run, what follows overwrites it */
+    memcpy(s->out + 1, from, RUN);
+    s->out += count + (count != 0);
 }
+
+/* Needs room for three bytes. */
+static inline void put_match(sink *s, size_t distance, size_t length)
+{
+    size_t offset = distance - 1, code = length - 2, is_long = code >= 7;
+    s->out[0] = (uint8_t)((is_long ? 7 : code) << 5 | offset >> 8);
+    s->out[1] = (uint8_t)(code - 7);
+    s->out[1 + is_long] = (uint8_t)offset;
+    s->out += 2 + is_long;
+}
+
+enum { OUT_MARGIN = 1 + RUN + 3 }; /* a run of literals and a match */
 
 size_t h5fast_lzf_encode(h5fast_lzf_table *table, const uint8_t *in, size_t in_len, uint8_t *out, size_t capacity)
 {
     const uint8_t *end = in + in_len, *literals = in, *at = in;
     sink s = {out, out + capacity};
     memset(table, 0, sizeof *table);
-    if (in_len > MARGIN) {
-        const uint8_t *last = end - MARGIN; /* positions up to it are looked up */
-        at = in + 1;                         /* slots say 0 where nothing was seen: that is position 0 */
-        while (at <= last) {
-            uint32_t bytes = three(load4(at));
-            uint16_t *slot = &table->at[hash(bytes)];
-            size_t position = (size_t)(at - in), distance = (uint16_t)(position - *slot);
-            *slot = (uint16_t)position;
-            if (distance - 1 >= FARTHEST || distance > position || three(load4(at - distance)) != bytes) {
-                at++;
-                continue;
-            }
-            size_t length = match_length(at, at - distance, end, LONGEST);
-            if (!put_literals(&s, literals, at, end) || !put_match(&s, distance, length))
-                return 0;
-            at += length;
-            literals = at;
-            if (at <= last) { /* the last two positions of the match are looked for too */
-                table->at[hash(three(load4(at - 2)))] = (uint16_t)(at - 2 - in);
-                table->at[hash(three(load4(at - 1)))] = (uint16_t)(at - 1 - in);
-            }
+    const uint8_t *last = in_len > RUN ? end - RUN : in; /* positions before it are looked up */
+    at = in + 1; /* slots say 0 where nothing was seen: that is position 0 */
+    while (at < last) {
+        uint32_t bytes = three(load4(at));
+        uint16_t *slot = &table->at[hash(bytes)];
+        size_t position = (size_t)(at - in), distance = (uint16_t)(position - *slot);
+        *slot = (uint16_t)position;
+        size_t within = distance < position ? distance : position;
+        if ((three(load4(at - within)) != bytes) | (distance - 1 >= FARTHEST) | (distance > position)) {
+            at++;
+            continue;
+        }
+        size_t most = (size_t)(end - at) < LONGEST ? (size_t)(end - at) : LONGEST;
+        size_t length = match_length(at, at - distance, most), count = (size_t)(at - literals);
+        if (count <= RUN && s.end - s.out >= OUT_MARGIN) {
+            put_few_literals(&s, literals, count);
+        } else if (!put_literals(&s, literals, at) || s.end - s.out < 3) {
+            return 0;
+        }
+        put_match(&s, distance, length);
+        at += length;
+        literals = at;
+        if (at < last) { /* the last two positions of the match are looked for too */
+            table->at[hash(three(load4(at - 2)))] = (uint16_t)(at - 2 - in);
+            table->at[hash(three(load4(at - 1)))] = (uint16_t)(at - 1 - in);
         }
     }
-    if (!put_literals(&s, literals, end, end))
-        return 0;
-    return (size_t)(s.out - out);
+    return put_literals(&s, literals, end) ? (size_t)(s.out - out) : 0;
 }
