@@ -153,7 +153,8 @@ class Transaction:
             done += got
         for number, page in self._kept_pages(self._at, self._at + count):
             begin, end = max(self._at, number * _PAGE), min(self._at + count, number * _PAGE + len(page))
-            view[begin - self._at:end - self._at] = page[begin - number * _PAGE:end - number * _PAGE]
+            if begin < end:
+                view[begin - self._at:end - self._at] = page[begin - number * _PAGE:end - number * _PAGE]
         self._at += count
         return count
 
