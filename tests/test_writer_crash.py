@@ -292,18 +292,82 @@ def test_full_disk(tmp_path: Path, limit: int) -> None:
         assert np.array_equal(file["x"][...], np.random.default_rng(0).integers(0, 256, (1000, 1000), np.uint8))
 
 
-def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
-    path = tmp_path / "w.h5"
-    with Writer(path, SPECS) as writer:
+FORKING = """
+    import os, sys
+    from test_writer_crash import SPECS, rows_from
+    from h5fast import Writer
+    with Writer(sys.argv[1], SPECS) as writer:
         writer.append(rows_from(0, 100))
         child = os.fork()
         if child == 0:
-            status = 1
             try:
                 writer.append(rows_from(100, 1))
             except OSError:
-                status = 0
-            os._exit(status)
+                os._exit(0)
+            os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
         writer.append(rows_from(100, 50))
-    check_rows(path, 150)
+"""
+
+
+def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
+    files.run_python(FORKING, tmp_path / "w.h5")
+    check_rows(tmp_path / "w.h5", 150)
+
+
+CALLS = ("pwrite", "fsync", "ftruncate", "replace", "link", "unlink", "open")
+
+
+def _die_at(number: int) -> None:
+    """Makes this process end in the `number`-th of the calls that change files, a write half done."""
+    left = [number]
+
+    def dying(call):
+        def counted(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                if call is real["pwrite"]:
+                    call(arguments[0], arguments[1][:len(arguments[1]) // 2], arguments[2])
+                os._exit(9)
+            return call(*arguments, **options)
+        return counted
+
+    real = {name: getattr(os, name) for name in CALLS}
+    for name, call in real.items():
+        setattr(os, name, dying(call))
+
+
+def _write_a_little(path: Path) -> None:
+    with Writer(path, SPECS, resume=True, memory="1 MiB") as writer:
+        while writer.rows < 240:
+            writer.append(rows_from(writer.rows, 40))
+            if writer.rows in (40, 120, 200):
+                writer.flush()
+
+
+def kill_everywhere(folder: Path) -> int:
+    """Dies in every third of the calls that change the folder, then in another one, then continues; returns how many."""
+    number = -1
+    while True:
+        number += 3
+        path = folder / f"{number}.h5"
+        for step in (number, 3 + number // 2):
+            child = os.fork()
+            if child == 0:
+                _die_at(step)
+                _write_a_little(path)
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if path.exists():
+                break
+        complete = path.exists()
+        if not complete:
+            _write_a_little(path)
+        check_rows(path, 240)
+        if complete and status == 0:
+            return number
+
+
+def test_killed_at_every_system_call(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from test_writer_crash import kill_everywhere; print(kill_everywhere(pathlib.Path(sys.argv[1])))"
+    assert int(files.run_python(code, tmp_path).stdout) > 40
