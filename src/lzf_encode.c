@@ -83,7 +83,7 @@ static inline void put_few_literals(sink *s, const uint8_t *from, size_t count)
     s->out += count + (count != 0);
 }
 
-/* Needs room for three bytes. */
+/* Needs room for two bytes, and from a length of 9 on for three. */
 static inline void put_match(sink *s, size_t distance, size_t length)
 {
     size_t offset = distance - 1, code = length - 2, is_long = code >= 7;
@@ -116,7 +116,7 @@ size_t h5fast_lzf_encode(h5fast_lzf_table *table, const uint8_t *in, size_t in_l
         size_t length = match_length(at, at - distance, most), count = (size_t)(at - literals);
         if (count <= RUN && s.end - s.out >= OUT_MARGIN) {
             put_few_literals(&s, literals, count);
-        } else if (!put_literals(&s, literals, at) || s.end - s.out < 3) {
+        } else if (!put_literals(&s, literals, at) || s.end - s.out < 2 + (length >= 9)) {
             return 0;
         }
         put_match(&s, distance, length);

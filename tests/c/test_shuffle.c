@@ -1,4 +1,4 @@
-/* Every unshuffle of this CPU against the definition, with guard pages around what may be read and written.
+/* Every shuffle and unshuffle of this CPU against the definition, with guard pages around what may be read and written.
  *
  * Prevents: tiles that reach beyond the range that was asked for, and element sizes or counts that no tile divides.
  */
@@ -68,6 +68,25 @@ static void test_every_rest(void)
             check_range(n, sizes[s], 0, n, n % PLACES);
 }
 
+/* The other direction, of whole chunks. */
+static void test_shuffling(void)
+{
+    h5fast_shuffle_variant list[H5FAST_MAX_VARIANTS + 1];
+    size_t count = h5fast_shuffle_variants(list);
+    list[count++] = (h5fast_shuffle_variant){"h5fast_shuffle", h5fast_shuffle};
+    for (size_t size = 1; size <= 40; size++)
+        for (size_t n = 0; n <= 700; n = n < 80 ? n + 1 : n + 37)
+            for (int place = 0; place < PLACES; place++) {
+                uint8_t *in = guarded_place(input, n * size, place), *out = guarded_place(output, n * size, place);
+                for (size_t v = size < 2 ? count - 1 : 0; v < count; v++) {
+                    memset(out, 0, n * size);
+                    list[v].shuffle(in, n, size, out);
+                    for (size_t j = 0; j < n * size; j++)
+                        CHECK(out[j % size * n + j / size] == in[j], "%s: n %zu, size %zu: byte %zu", list[v].name, n, size, j);
+                }
+            }
+}
+
 int main(void)
 {
     input = guarded_memory(MAX_BYTES);
@@ -82,5 +101,6 @@ int main(void)
     test_all_ranges();
     test_large();
     test_every_rest();
+    test_shuffling();
     puts("shuffle: ok");
 }
