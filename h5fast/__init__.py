@@ -28,10 +28,13 @@ Layers, each of which imports only what stands below it::
     python_column       PythonColumn                    a field that is read in Python
     engine_column       EngineColumn                    a field that the engine reads
     kept_rows, costs    KeptRows, Costs                 rows that were read in Python, up to a number of bytes; what that costs
+    generators          write_generator() …             batches of a generator, or what a model makes of them, become files
+    asking              Batches                         batches of a generator, asked for ahead
     writer              Writer                          batches of rows become a file
     target, outputs     AtomicTarget, Output            where they go: whole files or live ones; the way of a field into one
     transaction         Transaction                     a file that changes from one consistent state to the next
     arriving, specs     check_batch(), Spec             batches, checked; what a field that is written is
+    sampling            choose_codec()                  which codec suits a field
     chunking, codec     choose_rows(), resolve_codec()  how many rows a chunk holds, and why; what codecs are called
     splits, fields      split(), write_split(), Field   parts of the rows, kept in the file; what a field is
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
@@ -46,6 +49,7 @@ Layers, each of which imports only what stands below it::
     opened, layout                                      open files; how a dataset is stored
     plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
+    progress            with_bar()                      how far a loop has come
     sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
     _encode             (src/)                          chunks, encoded by native threads
     _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
@@ -80,6 +84,7 @@ except ImportError as error:
 
 from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.fields import Field
+from h5fast.generators import write_generator, write_predict_generator
 from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.mixing import mix
@@ -113,6 +118,8 @@ __all__ = [
     "set_num_threads",
     "split",
     "unpatch",
+    "write_generator",
+    "write_predict_generator",
     "write_split",
 ]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from h5fast.specs import Spec
 
-__all__ = ["check_batch"]
+__all__ = ["check_batch", "rows_for"]
 
 
 def check_batch(batch: Mapping[str, Any], fields: Mapping[str, Spec]) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
@@ -24,7 +24,7 @@ def check_batch(batch: Mapping[str, Any], fields: Mapping[str, Spec]) -> tuple[d
         missing, unknown = sorted(fields.keys() - batch.keys()), sorted(batch.keys() - fields.keys(), key=str)
         said = [f"{word} {', '.join(map(repr, names))}" for word, names in (("lacks", missing), ("has the unknown", unknown)) if names]
         raise ValueError(f"the batch {' and '.join(said)}; the fields are {', '.join(map(repr, fields))}")
-    arrays = {name: _rows_of(name, batch[name], spec) for name, spec in fields.items()}
+    arrays = {name: rows_for(name, batch[name], spec.shape, spec.element) for name, spec in fields.items()}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise ValueError("the fields of a batch have as many rows each, not " +
@@ -32,22 +32,22 @@ def check_batch(batch: Mapping[str, Any], fields: Mapping[str, Spec]) -> tuple[d
     return arrays, next(iter(counts.values()))
 
 
-def _rows_of(name: str, rows: Any, spec: Spec) -> np.ndarray[Any, Any]:
-    dtype = spec.element
-    array = _objects(rows, spec) if dtype == object else np.asarray(rows)
-    if array.shape[1:] != spec.shape or array.ndim == 0:
-        raise ValueError(f"field {name!r} takes rows of shape {spec.shape}, as an array of shape {('n', *spec.shape)}, "
+def rows_for(name: str, rows: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """The rows of a batch as an array of this type, for the field `name`. Raises as :func:`check_batch`."""
+    array = _objects(rows, shape) if dtype == object else np.asarray(rows)
+    if array.shape[1:] != shape or array.ndim == 0:
+        raise ValueError(f"field {name!r} takes rows of shape {shape}, as an array of shape {('n', *shape)}, "
                          f"not {array.shape}".replace("'n'", "n"))
     if array.dtype == dtype:
         return array
     return _converted(name, array, dtype)
 
 
-def _objects(rows: Any, spec: Spec) -> np.ndarray[Any, Any]:
+def _objects(rows: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Elements of variable length, one Python object each, which NumPy would otherwise take for further axes."""
     if isinstance(rows, np.ndarray):
         return rows.astype(object)
-    if spec.shape:
+    if shape:
         return np.asarray(rows, dtype=object)
     array = np.empty(len(rows), object)
     array[:] = rows if isinstance(rows, list) else list(rows)

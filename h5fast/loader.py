@@ -30,6 +30,7 @@ from h5fast.memory import Division, divide, forget, grant
 from h5fast.ordering import Order, group_starts, kind_of, stable_seed
 from h5fast.pipeline import Pipeline
 from h5fast.planning import Plan, field_plan, shuffle_quality
+from h5fast.progress import with_bar
 from h5fast.selecting import selected_items, weights_of
 from h5fast.sizes import parse_bytes
 from h5fast.staging import in_form, stage_of
@@ -189,7 +190,7 @@ class Loader:
         epoch = Epoch(self._begin)
         if not self._progress:
             return epoch
-        return iter(_with_bar(epoch, len(self), self._next_begun // (self._batch_size * self._order.world)))
+        return iter(with_bar(epoch, len(self), self._next_begun // (self._batch_size * self._order.world)))
 
     def epoch_rows(self, epoch: int) -> Iterator[np.ndarray]:
         """The row numbers of each batch of an epoch, as this process takes them; nothing is read."""
@@ -440,11 +441,3 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
     if not 0 <= rank < world:
         raise ValueError(f"shard={shard!r}: the rank must be from 0 to world - 1")
     return rank, world
-
-
-def _with_bar(batches: Iterator[Any], total: int, initial: int) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'h5fast[progress]'") from error
-    return tqdm(batches, total=total, initial=initial, unit="batch")

@@ -59,15 +59,28 @@ class Output(Protocol):
         """Writes all there is, encoded; nothing may be added any more."""
 
 
-def open_output(dataset: h5py.Dataset, memory: int) -> Output:
-    """The way into a dataset, which uses about `memory` bytes."""
-    chunk_rows = dataset.chunks[0]
+def open_output(dataset: h5py.Dataset, memory: int, rows: int | None = None) -> Output:
+    """The way into a dataset, from row `rows` on (its end, by default), which uses about `memory` bytes."""
+    first = dataset.shape[0] if rows is None else rows
     try:
-        described = layout.describe(dataset)
-        storage = _storage(described)
+        described = _directly_written(dataset)
     except layout.Indirect as reason:
-        return GeneralOutput(dataset, chunk_rows, f"general: {reason}")
-    return DirectOutput(dataset, storage, described, memory)
+        return GeneralOutput(dataset, first, f"general: {reason}")
+    return DirectOutput(dataset, first, described, memory)
+
+
+def _directly_written(dataset: h5py.Dataset) -> layout.Layout:
+    try:
+        found = layout.describe(dataset)
+    except layout.Virtual:
+        raise layout.Indirect("a virtual dataset") from None
+    if found.chunk is None:
+        raise layout.Indirect("the dataset is not chunked")
+    if found.chunk[1:] != found.shape[1:]:
+        raise layout.Indirect("chunks hold parts of rows")
+    if found.raw_edges:
+        raise layout.Indirect("chunks that stick out are stored unfiltered")
+    return found
 
 
 def smallest_memory(chunk_bytes: int) -> int:
@@ -83,12 +96,12 @@ def _storage(described: layout.Layout) -> Storage:
 class DirectOutput:
     """Rows that go through native encoders; see :class:`Output`."""
 
-    def __init__(self, dataset: h5py.Dataset, storage: Storage, described: layout.Layout, memory: int) -> None:
+    def __init__(self, dataset: h5py.Dataset, rows: int, described: layout.Layout, memory: int) -> None:
+        storage = _storage(described)
         self.dataset = dataset
         self.way = "direct"
         self.chunk_rows: int = dataset.chunks[0]
-        self.rows = dataset.shape[0]
-        self._storage = storage
+        self.rows = rows
         self._filters = (1 << storage.filter_count) - 1
         self._fill = np.frombuffer(described.fill, described.dtype)[0]
         chunks = _run_chunks(storage, memory)
@@ -168,9 +181,9 @@ class DirectOutput:
 
     def reopen_tail(self) -> None:
         """Takes back the rows of a last chunk that is not full, as :meth:`close` wrote it; it is written again with more."""
-        left = self.dataset.shape[0] % self.chunk_rows
+        left = self.rows % self.chunk_rows
         if left:
-            self._buffers[self._filling][:left] = self.dataset[self.dataset.shape[0] - left:]
+            self._buffers[self._filling][:left] = self.dataset[self.rows - left:self.rows]
             self._filled = left
 
     def _padded_tail(self) -> np.ndarray[Any, Any]:
@@ -213,17 +226,17 @@ def _put_chunk(dataset: h5py.Dataset, first: int, stored: Any, mask: int, rows: 
 class GeneralOutput:
     """Rows that HDF5 writes itself; see :class:`Output`."""
 
-    def __init__(self, dataset: h5py.Dataset, chunk_rows: int, way: str) -> None:
+    def __init__(self, dataset: h5py.Dataset, rows: int, way: str) -> None:
         self.dataset = dataset
         self.way = way
-        self.chunk_rows = chunk_rows
-        self.rows = dataset.shape[0]
+        self.chunk_rows = dataset.chunks[0] if dataset.chunks is not None else 1
+        self.rows = self._written = rows
         self._waiting: list[np.ndarray[Any, Any]] = []
 
     def add(self, rows: np.ndarray[Any, Any]) -> None:
         self._waiting.append(rows.copy())
         self.rows += len(rows)
-        if self.rows - self.dataset.shape[0] >= self.chunk_rows:
+        if self.rows - self._written >= self.chunk_rows:
             self._write(self.rows // self.chunk_rows * self.chunk_rows)
 
     def add_stored(self, stored: Any, mask: int, rows: int) -> None:
@@ -234,14 +247,17 @@ class GeneralOutput:
             raise ValueError(f"{self.rows} rows do not fill chunks of {self.chunk_rows}: no chunk can follow them")
         _put_chunk(self.dataset, self.rows, stored, mask, rows)
         self.rows += rows
+        self._written = self.rows
 
     def _write(self, end: int) -> None:
-        first = self.dataset.shape[0]
+        first = self._written
         if end <= first:
             return
         rows = np.concatenate(self._waiting)
-        self.dataset.resize(end, axis=0)
+        if end > self.dataset.shape[0]:
+            self.dataset.resize(end, axis=0)
         self.dataset[first:end] = rows[:end - first]
+        self._written = end
         self._waiting = [rows[end - first:]] if len(rows) > end - first else []
 
     def settle(self) -> None:

@@ -17,10 +17,15 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
 from h5fast.transaction import Transaction, commit_path
 
-__all__ = ["AtomicTarget", "LiveTarget", "Plan", "Target"]
+__all__ = ["AtomicTarget", "LiveTarget", "Plan", "Target", "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
+
+
+def partial_path(path: Path) -> Path:
+    """Where the file is until it is complete."""
+    return path.with_name(path.name + ".partial")
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,14 @@ class Target(Protocol):
         file: it
         outputs: the way into each field; none before :meth:`begin`
         rows: that it had when it was opened
+        note: what the writer's user wants to find again with the rows of a flush
     """
 
     path: Path
     file: h5py.File
     outputs: dict[str, Output]
     rows: int
+    note: Any
 
     @property
     def resumed(self) -> bool:
@@ -89,7 +96,7 @@ class AtomicTarget:
     def __init__(self, path: Path, *, overwrite: bool, resume: bool) -> None:
         self._name, self._replace = path, overwrite
         self.outputs: dict[str, Output] = {}
-        self.path = path.with_name(path.name + ".partial")
+        self.path = partial_path(path)
         _check_target(path, overwrite)
         _drop_finished(self.path, path)
         if self.path.exists() and not (overwrite or resume):
@@ -99,6 +106,7 @@ class AtomicTarget:
         try:
             state = self._transaction.state
             self.rows = 0 if state is None else int(state["rows"])
+            self.note: Any = None if state is None else state.get("note")
             self.file = h5py.File(self._transaction, "w" if state is None else "r+")
         except BaseException:
             self.leave()
@@ -140,7 +148,7 @@ class AtomicTarget:
             output.settle()
         self.file.flush()
         tails = {name: output.tail().tobytes() for name, output in self.outputs.items()}
-        self._transaction.commit({"rows": rows}, {name: tail for name, tail in tails.items() if tail})
+        self._transaction.commit({"rows": rows, "note": self.note}, {name: tail for name, tail in tails.items() if tail})
 
     def finish(self) -> None:
         for output in self.outputs.values():
@@ -148,7 +156,7 @@ class AtomicTarget:
         rows = next(iter(self.outputs.values())).rows
         self.outputs.clear()
         self.file.close()
-        self._transaction.finish({"rows": rows}, self._name, replace=self._replace)
+        self._transaction.finish({"rows": rows, "note": self.note}, self._name, replace=self._replace)
         self._transaction.close()
 
     def leave(self) -> None:
@@ -166,6 +174,7 @@ class LiveTarget:
         _check_target(path, overwrite)
         self.path = path
         self.rows = 0
+        self.note: Any = None
         self.outputs: dict[str, Output] = {}
         self.file = h5py.File(path, "w" if overwrite else "x", libver="latest")
 

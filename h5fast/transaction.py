@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Transaction", "commit_path", "sync_folder"]
+__all__ = ["Transaction", "commit_path", "read_state"]
 
 _MAGIC = b"h5fast commit 1\n"
 _DIGEST = 16
@@ -34,7 +34,13 @@ def commit_path(path: Path) -> Path:
     return path.with_name(path.name + ".commit")
 
 
-def sync_folder(path: Path) -> None:
+def read_state(path: Path) -> dict[str, Any] | None:
+    """What the last commit of the file at `path` was given; None where there is none. Raises ``OSError`` for a damaged one."""
+    found = _read_commit(commit_path(path)) if path.exists() else None
+    return None if found is None else found[0]["state"]
+
+
+def _sync_folder(path: Path) -> None:
     """Makes renames in the folder of `path` outlast a loss of power, where the file system can."""
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -237,7 +243,7 @@ class Transaction:
         else:
             _rename_to_new(self.path, target)
         commit_path(self.path).unlink(missing_ok=True)
-        sync_folder(target)
+        _sync_folder(target)
 
     def close(self) -> None:
         """Lets go of the file, as it is."""
@@ -314,7 +320,7 @@ def _write_commit(path: Path, head: dict[str, Any], blobs: Mapping[str, bytes], 
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    sync_folder(path)
+    _sync_folder(path)
 
 
 def _read_commit(path: Path) -> tuple[dict[str, Any], dict[str, bytes], dict[int, bytearray]] | None:

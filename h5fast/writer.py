@@ -106,6 +106,15 @@ class Writer:
         return self._target.file
 
     @property
+    def note(self) -> Any:
+        """Anything that JSON can hold; what it was at the last flush, a resumed writer has again. Not part of the file."""
+        return self._target.note
+
+    @note.setter
+    def note(self, value: Any) -> None:
+        self._target.note = value
+
+    @property
     def closed(self) -> bool:
         """Whether the writer was closed, or has given up."""
         return self._closed

@@ -23,7 +23,8 @@ SOURCES = Path(__file__).parent.parent / "src"
 PUBLIC = {
     "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "Group", "H5FastError", "HDF5Matrix",
     "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer", "__version__", "get_num_threads", "mix", "patch",
-    "patched", "set_num_threads", "split", "unpatch", "write_split",
+    "patched", "set_num_threads", "split", "unpatch", "write_generator",
+    "write_predict_generator", "write_split",
 }
 
 
