@@ -18,7 +18,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-
 ORDERS = ["order", "permutation", "rowcache", "schedule"]
 ENGINE = ["ahead", "announced", "box", "damage", "decode", "deflate", "encode", "encoder", "feed", "fill", "fletcher32",
           "gather", "groups", "inflate", "kept", "lzf", "lzf_encode", "lzf_x86", "moves", "plan", "points", "pool",
-          "rowstore", "shuffle", "shuffle_encode", "source", "storage", "window", "worker", *ORDERS]
+          "rowstore", "shuffle", "shuffle_encode", "source", "spans", "storage", "window", "worker", *ORDERS]
 
 
 def extension(name: str, sources: list[str]) -> Extension:
@@ -38,9 +38,9 @@ def extension(name: str, sources: list[str]) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_library", []), extension("_index", []), extension("_key", []), extension("_selection", []),
+        [extension("_library", []), extension("_index", []), extension("_members", []), extension("_key", []), extension("_selection", []),
          extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE),
-         extension("_feed", ["simulate", *ORDERS]), extension("_encode", [])],
+          extension("_feed", ["simulate", *ORDERS]), extension("_spans", []), extension("_encode", [])],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

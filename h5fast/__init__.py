@@ -13,6 +13,7 @@
 
 Layers, each of which imports only what stands below it::
 
+    tree                FileTree                        files in a file (a package of its own layers)
     mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
     epoch, keeping                                      one iteration; decoded rows, from one to the next
@@ -52,6 +53,7 @@ Layers, each of which imports only what stands below it::
     progress            with_bar()                      how far a loop has come
     sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
     _encode             (src/)                          chunks, encoded by native threads
+    _spans, _members    (src/)                          files in a file: read many at once; found in their groups
     _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL
     _storage, _cast, _blocks  (src/)                    how a dataset is stored; what a row becomes; memory of results
@@ -93,6 +95,7 @@ from h5fast.patching import patch, patched, unpatch
 from h5fast.specs import Spec
 from h5fast.splits import split, write_split
 from h5fast.threads import get_num_threads, set_num_threads
+from h5fast.tree.filetree import FileTree
 from h5fast.writer import Writer
 
 __all__ = [
@@ -101,6 +104,7 @@ __all__ = [
     "Dataset",
     "Field",
     "File",
+    "FileTree",
     "Group",
     "H5FastError",
     "HDF5Matrix",

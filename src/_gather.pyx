@@ -66,6 +66,12 @@ cdef extern from "gather.h":
     void h5fast_gather_end(h5fast_gather *gather) nogil
     int h5fast_gather_can_cast(const h5fast_storage *storage, const h5fast_selection *selection) nogil
 
+cdef extern from "spans.h":
+    h5fast_status h5fast_spans_begin(h5fast_spans *read) nogil
+    int h5fast_spans_run(h5fast_spans *read, double seconds) nogil
+    void h5fast_spans_cancel(h5fast_spans *read) nogil
+    void h5fast_spans_end(h5fast_spans *read) nogil
+
 cdef extern from "fill.h":
     h5fast_filler *h5fast_filler_make(const h5fast_filling *filling) nogil
     void h5fast_filler_free(h5fast_filler *filler) nogil
@@ -366,14 +372,15 @@ cdef int run(h5fast_gather *gather, const h5fast_storage *storage, origin) excep
 
 
 cdef int raise_error(const h5fast_error *error, const h5fast_storage *storage, origin) except -1:
-    """The one place where a status becomes an exception."""
+    """The one place where a status becomes an exception. Without a storage, the chunk is named by its bytes alone."""
     if error.status == H5FAST_CANCELLED:
         raise ReadError(errno.EINTR, f"{origin()}: the process was forked in the middle of a read, which ended there")
     if error.status == H5FAST_CHANGED:
         raise ReadError(errno.ESTALE, f"{origin()}: the file changed on disk while it was open; close and reopen it")
     if error.status == H5FAST_MEMORY:
         raise MemoryError(f"no memory to decode the chunk at offset {error.address}")
-    where = f"{origin()}, chunk at {chunk_offset(storage, error.number)} ({error.size} bytes at file offset {error.address})"
+    where = f"{error.size} bytes at file offset {error.address}"
+    where = f"{origin()}, {where}" if storage == NULL else f"{origin()}, chunk at {chunk_offset(storage, error.number)} ({where})"
     if error.status == H5FAST_READ:
         raise ReadError(error.sys_errno, f"{where}: {os.strerror(error.sys_errno)}")
     if error.status == H5FAST_TRUNCATED:
@@ -395,6 +402,21 @@ cdef tuple chunk_offset(const h5fast_storage *storage, uint64_t number):
             offset.append(number % storage.grid[axis] * storage.chunk[axis])
         number //= storage.grid[axis]
     return tuple(reversed(offset))
+
+
+# --- for _spans.pyx -----------------------------------------------------------------------------------------------------
+
+cdef h5fast_status spans_begin(h5fast_spans *read) noexcept nogil:
+    return h5fast_spans_begin(read)
+
+cdef int spans_run(h5fast_spans *read, double seconds) noexcept nogil:
+    return h5fast_spans_run(read, seconds)
+
+cdef void spans_cancel(h5fast_spans *read) noexcept nogil:
+    h5fast_spans_cancel(read)
+
+cdef void spans_end(h5fast_spans *read) noexcept nogil:
+    h5fast_spans_end(read)
 
 
 # --- for _feed.pyx ------------------------------------------------------------------------------------------------------

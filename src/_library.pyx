@@ -7,7 +7,7 @@ of the module that loaded it, never globally: PyTables or netCDF4 bring further 
 identifiers mean something else.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 import importlib.util
 import os
@@ -68,6 +68,34 @@ cdef int resolve_hdf5() except -1:
         older = library.require("H5Dread_chunk")
     hdf5.read_chunk1 = (
         <int (*)(h5_hid, h5_hid, const uint64_t *, uint32_t *, void *) noexcept>older)
+    resolve_objects(library)
+    return 0
+
+
+cdef int resolve_objects(Library library) except -1:
+    """What looks through groups and at the datasets in them."""
+    hdf5.link_iterate = <int (*)(h5_hid, int, int, uint64_t *, h5_link_callback, void *) noexcept>library.require("H5Literate2")
+    hdf5.object_open = <h5_hid (*)(h5_hid, const char *, h5_hid) noexcept>library.require("H5Oopen")
+    hdf5.object_open_by_token = <h5_hid (*)(h5_hid, h5_token) noexcept>library.require("H5Oopen_by_token")
+    hdf5.object_close = <int (*)(h5_hid) noexcept>library.require("H5Oclose")
+    hdf5.object_info = <int (*)(h5_hid, h5_object *, unsigned) noexcept>library.require("H5Oget_info3")
+    hdf5.link_info = <int (*)(h5_hid, const char *, h5_link *, h5_hid) noexcept>library.require("H5Lget_info2")
+    hdf5.dataset_type = <h5_hid (*)(h5_hid) noexcept>library.require("H5Dget_type")
+    hdf5.dataset_space = <h5_hid (*)(h5_hid) noexcept>library.require("H5Dget_space")
+    hdf5.dataset_offset = <uint64_t (*)(h5_hid) noexcept>library.require("H5Dget_offset")
+    hdf5.type_class = <int (*)(h5_hid) noexcept>library.require("H5Tget_class")
+    hdf5.type_size = <size_t (*)(h5_hid) noexcept>library.require("H5Tget_size")
+    hdf5.type_sign = <int (*)(h5_hid) noexcept>library.require("H5Tget_sign")
+    hdf5.type_precision = <size_t (*)(h5_hid) noexcept>library.require("H5Tget_precision")
+    hdf5.type_close = <int (*)(h5_hid) noexcept>library.require("H5Tclose")
+    hdf5.space_rank = <int (*)(h5_hid) noexcept>library.require("H5Sget_simple_extent_ndims")
+    hdf5.space_points = <int64_t (*)(h5_hid) noexcept>library.require("H5Sget_simple_extent_npoints")
+    hdf5.space_close = <int (*)(h5_hid) noexcept>library.require("H5Sclose")
+    hdf5.attribute_exists = <int (*)(h5_hid, const char *) noexcept>library.require("H5Aexists")
+    hdf5.attribute_open = <h5_hid (*)(h5_hid, const char *, h5_hid) noexcept>library.require("H5Aopen")
+    hdf5.attribute_space = <h5_hid (*)(h5_hid) noexcept>library.require("H5Aget_space")
+    hdf5.attribute_read = <int (*)(h5_hid, h5_hid, void *) noexcept>library.require("H5Aread")
+    hdf5.attribute_close = <int (*)(h5_hid) noexcept>library.require("H5Aclose")
     return 0
 
 

@@ -21,34 +21,32 @@ PACKAGE = Path(h5fast.__file__).parent
 SOURCES = Path(__file__).parent.parent / "src"
 
 PUBLIC = {
-    "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "Group", "H5FastError", "HDF5Matrix",
+    "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "FileTree", "Group", "H5FastError", "HDF5Matrix",
     "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer", "__version__", "get_num_threads", "mix", "patch",
-    "patched", "set_num_threads", "split", "unpatch", "write_generator",
-    "write_predict_generator", "write_split",
+    "patched", "set_num_threads", "split", "unpatch", "write_generator", "write_predict_generator", "write_split",
 }
 
 
 def _imports(path: Path) -> set[str]:
-    """Names of this package's modules that a module imports anywhere: at the top, in a function, cimported."""
+    """Names of this package's modules that a module may import anywhere: at the top, in a function, cimported. What is imported
+    from one may be a module, too."""
     if path.suffix == ".pyx":
         words = [line.split() for line in path.read_text().splitlines()]
-        return {w[1].removeprefix("h5fast.").split(".")[0] for w in words
+        return {w[1].removeprefix("h5fast.") for w in words
                 if len(w) > 2 and w[0] == "from" and w[1].startswith("h5fast.") and w[2] in ("import", "cimport")}
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "h5fast":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("h5fast."):
-            found.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and ((node.module or "") + ".").startswith("h5fast."):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("h5fast.")}
-    return found
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("h5fast.") for name in found if name.startswith("h5fast.")}
 
 
 def _modules() -> dict[str, set[str]]:
-    files = [*PACKAGE.glob("*.py"), *SOURCES.glob("*.pyx")]
-    names = {file.stem for file in files}
-    return {file.stem: _imports(file) & names - {file.stem} for file in files}
+    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    files |= {path.stem: path for path in SOURCES.glob("*.pyx")}
+    return {name: _imports(path) & files.keys() - {name} for name, path in files.items()}
 
 
 def test_public_names_are_these() -> None:

@@ -1,4 +1,4 @@
-# The engine, for _feed.pyx and _encode.pyx. Its C code is linked into _gather alone, for it has a pool of threads and other state of which
+# The engine, for _feed.pyx, _encode.pyx and _spans.pyx. Its C code is linked into _gather alone, for it has a pool of threads and other state of which
 # there must be one; so _gather hands its functions over. What has no state (orders, schedules, the row cache) _feed links
 # itself.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -110,6 +110,22 @@ cdef extern from "feed.h":
     ctypedef struct h5fast_feed:
         pass
 
+cdef extern from "spans.h":
+    ctypedef struct h5fast_slice:
+        uint64_t address, stored, chunk_bytes, first, length
+        uint32_t mask, pipeline
+    ctypedef struct h5fast_spans:
+        const h5fast_slice *spans
+        uint8_t **targets
+        uint64_t count
+        const h5fast_storage **storages
+        h5fast_source *source
+        int threads
+        h5fast_status status
+        int sys_errno
+        int filter
+        uint64_t failed
+
 cdef class Source:
     cdef h5fast_source source
     cdef object memory
@@ -133,6 +149,11 @@ cdef int feed_is_over(h5fast_feed *feed) noexcept nogil
 cdef int feed_is_complete(h5fast_feed *feed) noexcept nogil
 cdef h5fast_fill_error feed_failure(const h5fast_feed *feed) noexcept nogil
 cdef void feed_waits(h5fast_feed *feed, double *filler, double *taker) noexcept nogil
+
+cdef h5fast_status spans_begin(h5fast_spans *read) noexcept nogil
+cdef int spans_run(h5fast_spans *read, double seconds) noexcept nogil
+cdef void spans_cancel(h5fast_spans *read) noexcept nogil
+cdef void spans_end(h5fast_spans *read) noexcept nogil
 
 cdef int row_selection(h5fast_selection *picked, Selection selection, uint64_t itemsize) except -1
 cdef bint can_fuse(const h5fast_storage *storage, const h5fast_selection *selection) noexcept nogil

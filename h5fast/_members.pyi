@@ -1,0 +1,17 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MEMBER: np.dtype[np.void]
+FOLDER: int
+FILE: int
+LINK: int
+OTHER: int
+BY_HDF5: int
+NOT_LOOKED_AT: int
+UNKNOWN: int
+NO_TIME: int
+
+def scan(group_id: Any, user_block: bool = False) -> tuple[list[str], NDArray[np.void]]: ...
+def look_up(group_id: Any, names: list[str], user_block: bool = False) -> NDArray[np.void]: ...

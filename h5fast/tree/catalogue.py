@@ -1,0 +1,356 @@
+"""Which members a file has, and where their bytes lie: found group by group as they are asked for, and kept.
+
+A member is a row of a table (``MEMBER``); a folder knows the rows of its members by name. Where a whole file is known from
+its member index, the table comes from there. Everything here runs under h5py's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+
+from h5fast import layout
+from h5fast._members import BY_HDF5, FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, look_up, scan
+from h5fast.errors import CorruptFileError, UnsupportedError
+from h5fast.tree import content, encoded
+from h5fast.tree.paths import as_bytes, join, parts_of, unfit
+from h5fast.tree.table import Pipeline, Table
+
+__all__ = ["INDEX_GROUP", "Catalogue", "Folder"]
+
+#: The group at the root that holds the member index. It is not shown.
+INDEX_GROUP = ".h5fast"
+
+# Links that lead to links: more are a circle.
+_MOST_LINKS = 40
+
+
+class Folder:
+    """A folder: the rows of its members by name.
+
+    Attributes:
+        path: from the root; "" is the root
+        rows: row of each member that is known, by name
+        is_complete: whether these are all
+        above: addresses of the groups that it lies in, its own last
+        skipped: what of it is not shown, with the reason
+    """
+
+    __slots__ = ("path", "rows", "is_complete", "above", "skipped")
+
+    def __init__(self, path: str, above: tuple[int, ...], rows: dict[str, int] | None = None) -> None:
+        self.path = path
+        self.rows: dict[str, int] = {} if rows is None else rows
+        self.is_complete = rows is not None
+        self.above = above
+        self.skipped: list[str] = []
+
+
+class Catalogue:
+    """The members of an open file.
+
+    Args:
+        file: the file
+        is_direct: whether bytes may be read beside libhdf5
+    """
+
+    def __init__(self, file: h5py.File, *, is_direct: bool) -> None:
+        self.file = file
+        self.is_direct = is_direct
+        self.table = Table()
+        self.folders: dict[str, Folder] = {}
+        self._user_block = bool(layout.user_block(file.id))
+        # Rows that lie in one dataset: the first, the one behind the last, and their group.
+        self.encoded_rows: list[tuple[int, int, str]] = []
+
+    # --- finding ---
+
+    def find(self, path: str) -> int:
+        """The row of a member; links are followed. -1 for the root.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError, UnsupportedError: see :meth:`folder` and :meth:`follow`.
+        """
+        if not path:
+            return -1
+        parent, _, name = path.rpartition("/")
+        folder = self.folder(parent)
+        row = self.row_of(folder, name)
+        if row is None:
+            raise FileNotFoundError(f"no {path!r}")
+        return self.follow(folder, name, row)[1]
+
+    def row_of(self, folder: Folder, name: str) -> int | None:
+        """The row of a member of a folder, links not followed; None where there is none."""
+        row = folder.rows.get(name)
+        if row is None and not folder.is_complete:
+            row = self._look_up(folder, [name])[0]
+        return row
+
+    def real_path(self, path: str) -> str:
+        """The path of a member that there is, after all links."""
+        if not path:
+            return path
+        parent, _, name = path.rpartition("/")
+        folder = self.folder(parent)
+        row = self.row_of(folder, name)
+        return path if row is None else self.follow(folder, name, row)[0]
+
+    def find_many(self, paths: Sequence[str]) -> np.ndarray:
+        """The rows of files, links followed.
+
+        Raises:
+            FileNotFoundError, IsADirectoryError: with the first path that leads to none.
+        """
+        by_folder: dict[str, list[tuple[int, str]]] = {}
+        for place, path in enumerate(paths):
+            parent, _, name = path.rpartition("/")
+            by_folder.setdefault(parent, []).append((place, name))
+        rows = np.empty(len(paths), np.int64)
+        for parent, wanted in by_folder.items():
+            folder = self.folder(parent)
+            names = [name for _, name in wanted]
+            missing = [] if folder.is_complete else [name for name in dict.fromkeys(names) if name not in folder.rows]
+            if missing:
+                self._look_up(folder, missing)
+            known = folder.rows
+            rows[[place for place, _ in wanted]] = [known.get(name, -1) for name in names]
+        kinds = self.table.members["kind"][rows]
+        for place in np.flatnonzero((rows < 0) | (kinds != FILE)).tolist():
+            found = rows[place] = self.find(paths[place])
+            if found < 0 or self.table.members["kind"][found] != FILE:
+                raise IsADirectoryError(f"{paths[place]!r} is a folder")
+        return rows
+
+    def folder(self, path: str) -> Folder:
+        """The folder at a path, links followed.
+
+        Raises:
+            FileNotFoundError: there is nothing.
+            NotADirectoryError: there is a file.
+        """
+        found = self.folders.get(path)
+        if found is not None:
+            return found
+        if not path:
+            return self._open(self.root())
+        parent, _, name = path.rpartition("/")
+        above = self.folder(parent)
+        row = self.row_of(above, name)
+        if row is None:
+            raise FileNotFoundError(f"no {path!r}")
+        real, row = self.follow(above, name, row)
+        if not real or real in self.folders:
+            return self.folder(real)
+        if self.table.members["kind"][row] != FOLDER:
+            raise NotADirectoryError(f"{path!r} is not a folder")
+        address = int(self.table.members["object"][row])
+        return self._open(Folder(real, (*self.folder(real.rpartition("/")[0]).above, address)))
+
+    def follow(self, folder: Folder, name: str, row: int) -> tuple[str, int]:
+        """Path and row of what a member of a folder is, after all links.
+
+        Raises:
+            FileNotFoundError: a link leads nowhere.
+            UnsupportedError: it leads into another file.
+        """
+        path = join(folder.path, name)
+        for _ in range(_MOST_LINKS):
+            if row < 0 or self.table.members["kind"][row] != LINK:
+                return path, row
+            target = self.target(path)
+            if not target:
+                return "", -1
+            parent, _, last = target.rpartition("/")
+            above = self.folder(parent)
+            found = self.row_of(above, last)
+            if found is None:
+                raise FileNotFoundError(f"{path!r} is a link to {'/' + target!r}, which is not there")
+            path, row = join(above.path, last), found
+        raise FileNotFoundError(f"{path!r} is a link that leads to itself")
+
+    def target(self, path: str) -> str:
+        """The path, from the root, that a link leads to.
+
+        Raises:
+            UnsupportedError: it leads into another file, which is not followed.
+            FileNotFoundError: to a place that no path names.
+        """
+        link = self.file.get(as_bytes(path), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise UnsupportedError(f"{path!r} is a link into another file, {link.filename!r}, and such links are not followed")
+        if isinstance(link, h5py.HardLink):  # a group that it lies in
+            parent = path.rpartition("/")[0]
+            above = self.folder(parent)
+            place = above.above.index(_address_of(self.file[as_bytes(path)]))
+            return "/".join(parts_of(above.path)[:place])
+        text = link.path if isinstance(link, h5py.SoftLink) else ""
+        names = [part for part in text.split("/") if part not in ("", ".")]
+        if not text or any(unfit(part) for part in names):
+            raise FileNotFoundError(f"{path!r} is a link to {text!r}, which no path names")
+        start = [] if text.startswith("/") else parts_of(path)[:-1]
+        return "/".join([*start, *names])
+
+    def entries(self, path: str) -> dict[str, int]:
+        """Names and rows of all members of a folder."""
+        folder = self.folder(path)
+        if not folder.is_complete:
+            self._complete(folder)
+        return folder.rows
+
+    def where(self, row: int) -> str | None:
+        """The group of the layout `encoded` that a row lies in."""
+        return next((group for first, end, group in self.encoded_rows if first <= row < end), None)
+
+    def root(self) -> Folder:
+        """The root, nothing known of it yet."""
+        return Folder("", (_address_of(self.file["/"]),))
+
+    def adopt(self, folders: list[Folder]) -> None:
+        """Takes these for the folders that there are."""
+        self.folders = {folder.path: folder for folder in folders}
+
+    # --- groups ---
+
+    def _open(self, folder: Folder) -> Folder:
+        group = self._group(folder)
+        if encoded.is_encoded(group):
+            self._load(folder, encoded.load(group))
+            self._overlay(folder, group, encoded.NAMES)
+        self.folders[folder.path] = folder
+        return folder
+
+    def _group(self, folder: Folder) -> h5py.Group:
+        found = self.file[as_bytes(folder.path)]
+        if not isinstance(found, h5py.Group):
+            raise CorruptFileError(f"{self.file.filename}: {folder.path!r} is no longer a group; close and reopen the file")
+        return found
+
+    def _look_up(self, folder: Folder, names: list[str]) -> list[int | None]:
+        fit = [name for name in names if unfit(name) is None and not self._is_hidden(folder, name)]
+        found = look_up(self._group(folder).id, fit, self._user_block)
+        known = {name: at for at, name in enumerate(fit) if found["kind"][at] != OTHER}
+        self._close_circles(folder, found)
+        base = self.table.add(found[list(known.values())])
+        folder.rows.update({name: base + at for at, name in enumerate(known)})
+        return [folder.rows.get(name) for name in names]
+
+    def _complete(self, folder: Folder) -> None:
+        try:
+            names, found = scan(self._group(folder).id, self._user_block)
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{self.file.filename}: folder {'/' + folder.path!r}: {error}") from None
+        self._close_circles(folder, found)
+        shown = []
+        for at, name in enumerate(names):
+            reason = unfit(name)
+            if reason is None and found["kind"][at] == OTHER:
+                reason = "it is neither a group nor a dataset"
+            if reason is not None:
+                folder.skipped.append(f"{'/' + join(folder.path, name)!r}: {reason}")
+            elif name not in folder.rows and not self._is_hidden(folder, name):
+                shown.append(at)
+        base = self.table.add(found[shown])
+        known = {**folder.rows, **{names[at]: base + place for place, at in enumerate(shown)}}
+        folder.rows = dict(sorted(known.items()))
+        folder.is_complete = True
+
+    def _close_circles(self, folder: Folder, found: np.ndarray) -> None:
+        """A group that its own group lies in is shown as a link to it, or a walk would never end."""
+        found["kind"][(found["kind"] == FOLDER) & np.isin(found["object"], np.array(folder.above, np.uint64))] = LINK
+
+    def _is_hidden(self, folder: Folder, name: str) -> bool:
+        return not folder.path and name == INDEX_GROUP
+
+
+    # --- the layout `encoded` ---
+
+    def _load(self, folder: Folder, files: encoded.EncodedFiles) -> None:
+        rows = self._encoded_rows(files)
+        base = self.table.add(rows)
+        self.encoded_rows.append((base, base + len(rows), folder.path))
+        folder.is_complete = True
+        folder.skipped += files.skipped
+        made = {"": folder}
+        for number, path in enumerate(files.paths):
+            parent, _, name = path.removesuffix("/").rpartition("/")
+            inside = made.get(parent)
+            if inside is None:
+                inside = self._make(made, folder, parent)
+            if not name:
+                continue
+            if inside is None or (name in inside.rows and not path.endswith("/")):
+                folder.skipped.append(f"file {number} of /{folder.path}, {path!r}: a file and a folder have the same path")
+                continue
+            inside.rows[name] = base + number
+            if path.endswith("/"):
+                self._make(made, folder, path[:-1])
+
+    def _make(self, made: dict[str, Folder], top: Folder, path: str) -> Folder | None:
+        """The folder at a path below `top`, and those above it; None where one of them is a file."""
+        if path in made:
+            return made[path]
+        parent, _, name = path.rpartition("/")
+        above = self._make(made, top, parent)
+        if above is None:
+            return None
+        row = above.rows.get(name)
+        if row is None:
+            new = np.zeros(1, MEMBER)
+            new["kind"], new["modified"] = FOLDER, NO_TIME
+            above.rows[name] = self.table.add(new)
+        elif self.table.members["kind"][row] != FOLDER:
+            return None
+        made[path] = found = Folder(join(top.path, path), (*above.above, 0), {})
+        self.folders[found.path] = found
+        return found
+
+    def _encoded_rows(self, files: encoded.EncodedFiles) -> np.ndarray:
+        rows = np.zeros(len(files.paths), MEMBER)
+        starts = files.offsets[:-1]
+        rows["size"] = files.offsets[1:] - starts
+        rows["kind"] = [FOLDER if path.endswith("/") else FILE for path in files.paths]
+        rows["modified"] = NO_TIME if files.modified is None else files.modified
+        if files.permissions is not None:
+            rows["permissions"] = files.permissions
+        stored = content.stored_as(files.data, content.examine(files.data)) if self.is_direct else None
+        if stored is None:
+            rows["pipeline"] = BY_HDF5
+            rows["offset"] = starts
+            return rows
+        rows["pipeline"] = self.table.pipeline_number(Pipeline(stored.filters, stored.itemsize))
+        rows["chunk_bytes"] = stored.chunk_bytes
+        there = np.flatnonzero(rows["size"] > 0)
+        first = starts[there] // stored.chunk_bytes
+        rows["offset"][there] = starts[there] - first * stored.chunk_bytes
+        rows["chunks"][there] = (files.offsets[1:][there] - 1) // stored.chunk_bytes - first + 1
+        base = self.table.add_chunks(stored.chunks)
+        rows["address"][there] = base + first
+        alone = there[rows["chunks"][there] == 1]
+        places = rows["address"][alone].astype(np.int64)
+        for name in ("address", "stored", "mask"):
+            rows[name][alone] = self.table.chunks[name][places]
+        return rows
+
+    def _overlay(self, folder: Folder, group: h5py.Group, hidden: Sequence[str] = ()) -> None:
+        """Adds what lies in a group beside the files of a layout `encoded`; of the same name, it is what is shown."""
+        names, found = scan(group.id, self._user_block)
+        self._close_circles(folder, found)
+        base = self.table.add(found)
+        for at, name in enumerate(names):
+            if name in hidden or unfit(name) is not None or found["kind"][at] == OTHER or self._is_hidden(folder, name):
+                continue
+            inner = self.folders.get(join(folder.path, name))
+            if found["kind"][at] == FOLDER and inner is not None and name in folder.rows:
+                self._overlay(inner, group[name.encode("utf-8", "surrogateescape")])
+            else:
+                folder.rows[name] = base + at
+        folder.rows = dict(sorted(folder.rows.items()))
+
+
+def _address_of(group: h5py.Group) -> int:
+    """The address of a group's header in its file."""
+    objno = h5py.h5g.get_objinfo(group.id).objno
+    return int(objno[0]) if isinstance(objno, tuple) else int(objno)

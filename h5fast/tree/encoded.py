@@ -1,0 +1,143 @@
+"""Many files in one dataset: the layout `encoded`, which `h5fast.pack` writes and this reads.
+
+A group with the attribute ``h5fast_layout = "encoded"`` holds
+
+==============  =============  ========================================================================================
+``data``        uint8 (bytes)  the files' bytes, back to back
+``offsets``     uint64 (n+1)   file i is ``data[offsets[i]:offsets[i+1]]``
+``paths``       string (n)     its path below the group; one that ends in a slash is a folder, an empty one was removed
+``modified``    int64 (n)      may be missing: seconds since 1970
+``permissions`` uint32 (n)     may be missing: as stat has them
+==============  =============  ========================================================================================
+
+Whatever else lies in the group is there beside these files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from h5fast.errors import CorruptFileError
+from h5fast.tree.paths import unfit
+
+__all__ = ["ATTRIBUTE", "NAMES", "EncodedFiles", "is_encoded", "load", "remove", "rename"]
+
+ATTRIBUTE = "h5fast_layout"
+_DATA, _OFFSETS, _PATHS, _MODIFIED, _PERMISSIONS = NAMES = ("data", "offsets", "paths", "modified", "permissions")
+
+
+@dataclass(frozen=True)
+class EncodedFiles:
+    """The tables of a group.
+
+    Attributes:
+        data: the dataset that holds the bytes
+        offsets: n + 1 of them
+        paths: n of them, fit to be paths; those of folders end in a slash
+        modified, permissions: for each file, None where the group does not say
+        skipped: what of it cannot be a file, each with the reason; such a one has the path ""
+    """
+
+    data: h5py.Dataset
+    offsets: np.ndarray
+    paths: list[str]
+    modified: np.ndarray | None
+    permissions: np.ndarray | None
+    skipped: list[str]
+
+
+def is_encoded(group: h5py.Group) -> bool:
+    """Whether the group says that it is of this layout."""
+    if ATTRIBUTE not in group.attrs:
+        return False
+    told = group.attrs[ATTRIBUTE]
+    return bool(np.size(told) == 1 and (told == "encoded" or told == b"encoded"))
+
+
+def load(group: h5py.Group) -> EncodedFiles:
+    """The tables of a group of this layout.
+
+    Raises:
+        CorruptFileError: they contradict each other; the message names the group and which.
+    """
+    where = f"{group.file.filename}: group {group.name!r} of the layout 'encoded'"
+    tables = {name: _table(group, name, where) for name in NAMES}
+    data, offsets, paths = tables[_DATA], tables[_OFFSETS], tables[_PATHS]
+    if data is None or offsets is None or paths is None:
+        lacking = [name for name in (_DATA, _OFFSETS, _PATHS) if tables[name] is None]
+        raise CorruptFileError(f"{where} lacks {', '.join(lacking)}")
+    if data.dtype != np.dtype("u1"):
+        raise CorruptFileError(f"{where}: data must be uint8, not {data.dtype}")
+    bounds = _numbers(offsets, np.uint64, where)
+    names = [_text(one) for one in paths[()].tolist()]
+    if len(bounds) != len(names) + 1:
+        raise CorruptFileError(f"{where} has {len(names)} paths and {len(bounds)} offsets, which must be one more")
+    if (bounds[1:] < bounds[:-1]).any() or bounds[-1] > data.shape[0]:
+        raise CorruptFileError(f"{where}: offsets must ascend to at most {data.shape[0]}, the length of data")
+    columns = [None if tables[name] is None else _numbers(tables[name], dtype, where, len(names))
+               for name, dtype in ((_MODIFIED, np.int64), (_PERMISSIONS, np.uint32))]
+    checked, skipped = _checked(names, group.name)
+    return EncodedFiles(data, bounds, checked, columns[0], columns[1], skipped)
+
+
+def _table(group: h5py.Group, name: str, where: str) -> Any:
+    link = group.get(name, getlink=True)
+    found = group[name] if isinstance(link, h5py.HardLink) else None  # links may lead out of the file
+    if found is not None and (not isinstance(found, h5py.Dataset) or found.shape is None or len(found.shape) != 1):
+        raise CorruptFileError(f"{where}: {name} must be a dataset of one axis")
+    return found
+
+
+def _numbers(table: Any, dtype: Any, where: str, count: int | None = None) -> np.ndarray:
+    if table.dtype.kind not in "iu":
+        raise CorruptFileError(f"{where}: {table.name.rpartition('/')[2]} must be whole numbers, not {table.dtype}")
+    if count is not None and table.shape[0] != count:
+        raise CorruptFileError(f"{where}: {table.name.rpartition('/')[2]} has {table.shape[0]} entries for {count} paths")
+    return np.asarray(table[()]).astype(dtype)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _checked(paths: list[str], group: str) -> tuple[list[str], list[str]]:
+    checked: list[str] = []
+    skipped: list[str] = []
+    seen: set[str] = set()
+    for number, path in enumerate(paths):
+        plain = path.removesuffix("/")
+        if not path:  # removed
+            checked.append(path)
+            continue
+        reason = next((why for part in plain.split("/") if (why := unfit(part)) is not None), None)
+        if reason is None and plain in seen:
+            reason = "there is another one of that path"
+        seen.add(plain)
+        checked.append("" if reason is not None else path)
+        if reason is not None:
+            skipped.append(f"file {number} of {group}, {path!r}: {reason}")
+    return checked, skipped
+
+
+def remove(group: h5py.Group, wanted: str) -> None:
+    """Takes a file, or a folder with all below it, out of the tables. Its bytes stay in ``data``, without a path."""
+    _write_paths(group, ["" if _is_below(path, wanted) else path for path in load(group).paths])
+
+
+def rename(group: h5py.Group, old: str, new: str) -> None:
+    """Gives a file, or a folder with all below it, another path."""
+    _write_paths(group, [new + path[len(old):] if _is_below(path, old) else path for path in load(group).paths])
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.removesuffix("/") == folder or path.startswith(folder + "/")
+
+
+def _write_paths(group: h5py.Group, paths: list[str]) -> None:
+    text = np.array([path.encode("utf-8", "surrogateescape") for path in paths], object)
+    del group[_PATHS]
+    group.create_dataset(_PATHS, data=text, dtype=h5py.string_dtype())

@@ -1,0 +1,259 @@
+# cython: language_level=3
+"""The members of a group: what each link leads to and, of the usual file (a contiguous row of bytes), where its bytes lie.
+
+One pass of libhdf5 over the group, without an h5py object for each member. It reads metadata only.
+"""
+
+from h5py import h5t
+from h5py._objects import phil
+import numpy as np
+
+from h5fast.errors import CorruptFileError
+
+cimport numpy as cnp
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset, strlen
+
+from h5fast._library cimport (H5_INDEX_BY_NAME, H5_INFO_ATTRIBUTES, H5_INFO_BASIC, H5_ITERATE_UPWARDS, H5_LINK_HARD,
+                              H5_OBJECT_DATASET, H5_OBJECT_GROUP, H5_SIGN_NONE, H5_TYPE_INTEGER, h5_hid, h5_link, h5_object, hdf5)
+
+cnp.import_array()
+
+MEMBER: np.dtype = np.dtype([
+    ("object", "<u8"), ("size", "<u8"), ("address", "<u8"), ("stored", "<u8"), ("chunk_bytes", "<u8"), ("offset", "<u8"),
+    ("modified", "<i8"), ("permissions", "<u4"), ("mask", "<u4"), ("chunks", "<u4"), ("pipeline", "<i4"), ("head", "<u4"),
+    ("kind", "u1"), ("attributes", "u1"), ("reserved", "<u2"),
+])
+"""What is known of a member of a file, in 80 bytes.
+
+object       address of its header in the file; 0 where it has none of its own
+size         bytes of its content without head; UNKNOWN until the dataset is looked at
+address      of its first stored byte; where `chunks` is above 1, the first of its chunks' places in the table of chunks
+stored       bytes that its chunk takes in the file
+chunk_bytes  bytes of a decoded chunk
+offset       where in the first chunk it begins
+modified     seconds since 1970, NO_TIME where nothing tells
+permissions  as stat has them, 0 where nothing tells
+mask         filter mask of its chunk
+chunks       stored chunks that it lies in
+pipeline     which of the pipelines decodes its chunks; BY_HDF5 where only HDF5 reads it, NOT_LOOKED_AT before that is known
+head         which of the heads comes before its content, 0 for none
+kind         FOLDER, FILE, LINK or OTHER
+attributes   1 where it has attributes
+"""
+
+FOLDER: int = 0
+FILE: int = 1
+LINK: int = 2
+OTHER: int = 3
+BY_HDF5: int = -1
+NOT_LOOKED_AT: int = -2
+UNKNOWN: int = 2**64 - 1
+NO_TIME: int = -2**63
+
+ctypedef packed struct h5_member:
+    uint64_t object, size, address, stored, chunk_bytes, offset
+    int64_t modified
+    uint32_t permissions, mask, chunks
+    int32_t pipeline
+    uint32_t head
+    uint8_t kind, attributes
+    char reserved[2]
+
+cdef enum:
+    IS_FOLDER = 0, IS_FILE = 1, IS_LINK = 2, IS_OTHER = 3
+    IS_NOT_LOOKED_AT = -2
+
+cdef uint64_t NOWHERE = <uint64_t>-1  # HADDR_UNDEF
+
+if MEMBER.itemsize != sizeof(h5_member):
+    raise ImportError(f"MEMBER has {MEMBER.itemsize} bytes in NumPy and {sizeof(h5_member)} in C")
+
+# libhdf5's numbers of what attributes are read as.
+cdef h5_hid NATIVE_INT64 = h5t.NATIVE_INT64.id
+cdef const char *MODIFIED = b"Modified"
+cdef const char *PERMISSIONS = b"Permissions"
+
+
+cdef class _Found:
+    """What a pass collects."""
+    cdef list names
+    cdef h5_member *members
+    cdef size_t count, capacity
+    cdef bint user_block
+    cdef object error
+
+    def __dealloc__(self):
+        free(self.members)
+
+    cdef h5_member *add(self) except NULL:
+        cdef h5_member *grown
+        if self.count == self.capacity:
+            self.capacity = 2 * self.capacity if self.capacity > 0 else 64
+            grown = <h5_member *>realloc(self.members, self.capacity * sizeof(h5_member))
+            if grown == NULL:
+                raise MemoryError(f"no memory for more than {self.count} members")
+            self.members = grown
+        memset(&self.members[self.count], 0, sizeof(h5_member))
+        self.members[self.count].modified = INT64_MIN
+        self.count += 1
+        return &self.members[self.count - 1]
+
+    cdef object array(self):
+        cdef cnp.ndarray result = np.empty(self.count, MEMBER)
+        if self.count > 0:
+            memcpy(cnp.PyArray_DATA(result), self.members, self.count * sizeof(h5_member))
+        return result
+
+
+cdef bint read_number(h5_hid object, const char *name, int64_t *value) noexcept:
+    """The value of an attribute that is one whole number."""
+    cdef h5_hid attribute, space
+    cdef int64_t points = 0
+    cdef int status = -1
+    if hdf5.attribute_exists(object, name) <= 0:
+        return False
+    attribute = hdf5.attribute_open(object, name, 0)
+    if attribute < 0:
+        return False
+    space = hdf5.attribute_space(attribute)
+    if space >= 0:
+        points = hdf5.space_points(space)
+        hdf5.space_close(space)
+    if points == 1:  # else it would be read beyond the one number; other types than numbers do not convert
+        status = hdf5.attribute_read(attribute, NATIVE_INT64, value)
+    hdf5.attribute_close(attribute)
+    return status >= 0
+
+
+cdef bint is_bytes(h5_hid type) noexcept:
+    return (type >= 0 and hdf5.type_class(type) == H5_TYPE_INTEGER and hdf5.type_size(type) == 1
+            and hdf5.type_sign(type) == H5_SIGN_NONE and hdf5.type_precision(type) == 8)
+
+
+cdef int describe_dataset(h5_hid dataset, bint user_block, h5_member *member) except -1:
+    """Of one row of bytes how long it is and, if it is contiguous, where it lies."""
+    cdef h5_hid type = hdf5.dataset_type(dataset), space
+    cdef bint plain = is_bytes(type)
+    cdef int64_t points = -1
+    member.kind = IS_FILE
+    member.size = NOWHERE
+    member.pipeline = IS_NOT_LOOKED_AT
+    if type >= 0:
+        hdf5.type_close(type)
+    if not plain:
+        return 0
+    space = hdf5.dataset_space(dataset)
+    if space >= 0:
+        if hdf5.space_rank(space) == 1:
+            points = hdf5.space_points(space)
+        hdf5.space_close(space)
+    if points < 0:
+        return 0
+    member.size = points
+    if points == 0:
+        member.pipeline = 0
+        return 0
+    # Not of a file with a user block: libhdf5 then adds its size to the address even where there is none.
+    member.address = NOWHERE if user_block else hdf5.dataset_offset(dataset)
+    if member.address == NOWHERE or member.address == 0:  # chunked, compact, external, virtual or not written yet
+        member.address = 0
+        return 0
+    member.stored = member.chunk_bytes = member.size
+    member.chunks = 1
+    member.pipeline = 0
+    return 0
+
+
+cdef int describe_object(h5_hid object, bint user_block, h5_member *member) except -1:
+    cdef h5_object info
+    cdef int64_t value = 0
+    memset(&info, 0, sizeof(info))
+    member.kind = IS_OTHER
+    if object < 0 or hdf5.object_info(object, &info, H5_INFO_BASIC | H5_INFO_ATTRIBUTES) < 0:
+        return 0
+    memcpy(&member.object, info.token.bytes, sizeof(member.object))
+    if info.type == H5_OBJECT_GROUP:
+        member.kind = IS_FOLDER
+    elif info.type == H5_OBJECT_DATASET:
+        describe_dataset(object, user_block, member)
+    else:
+        return 0
+    if info.attributes > 0:
+        member.attributes = 1
+        if read_number(object, MODIFIED, &value):
+            member.modified = value
+        if read_number(object, PERMISSIONS, &value) and 0 <= value <= 0xffffffff:
+            member.permissions = <uint32_t>value
+    return 0
+
+
+cdef int note(_Found found, h5_hid group, const char *name, const h5_link *link) except -1:
+    cdef h5_member *member = found.add()
+    cdef h5_hid object
+    found.names.append(PyUnicode_DecodeUTF8(name, strlen(name), "surrogateescape"))
+    if link.type != H5_LINK_HARD:
+        member.kind = IS_LINK
+        return 0
+    object = hdf5.object_open_by_token(group, link.target.token)
+    describe_object(object, found.user_block, member)
+    if object >= 0:
+        hdf5.object_close(object)
+    return 0
+
+
+cdef int visit(h5_hid group, const char *name, const h5_link *link, void *context) noexcept:
+    cdef _Found found = <_Found>context
+    try:
+        return note(found, group, name, link)
+    except BaseException as error:
+        found.error = error
+        return -1
+
+
+def scan(group_id, user_block: bool = False):
+    """All members of an open group, in the order of their names' bytes.
+
+    Args:
+        group_id: h5py.h5g.GroupID
+        user_block: whether the file has one
+
+    Returns:
+        The names, bytes that are no UTF-8 escaped as the operating system's are; and an array of MEMBER.
+
+    Raises:
+        CorruptFileError: libhdf5 cannot list the group.
+    """
+    cdef _Found found = _Found.__new__(_Found)
+    cdef uint64_t position = 0
+    cdef int status = -1
+    found.names = []
+    found.user_block = user_block
+    with phil:
+        status = hdf5.link_iterate(group_id.id, H5_INDEX_BY_NAME, H5_ITERATE_UPWARDS, &position, visit, <void *>found)
+    if found.error is not None:
+        raise found.error
+    if status < 0:
+        raise CorruptFileError("libhdf5 cannot list the members of the group")
+    return found.names, found.array()
+
+
+def look_up(group_id, list names, user_block: bool = False):
+    """Some members of an open group: an array of MEMBER, one for each name; `kind` is OTHER where there is none."""
+    cdef _Found found = _Found.__new__(_Found)
+    cdef h5_link link
+    found.names = []
+    found.user_block = user_block
+    for name in names:
+        encoded = name.encode("utf-8", "surrogateescape")
+        memset(&link, 0, sizeof(link))
+        with phil:
+            # An empty name, "." and one with a slash would be paths.
+            if encoded in (b"", b".") or b"/" in encoded or b"\0" in encoded or \
+                    hdf5.link_info(group_id.id, encoded, &link, 0) < 0:
+                found.add().kind = IS_OTHER
+            else:
+                note(found, group_id.id, encoded, &link)
+    return found.array()
