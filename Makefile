@@ -6,19 +6,21 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VENV_ALL ?= .venv-all
 RUN := $(VENV)/bin/python
 COMPILED := setup.py pyproject.toml $(wildcard src/*.c src/*.h src/*.pyx src/*.pxd src/*/*.pxd)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-all install-all frameworks check bench clean
 
 help:
 	@echo 'make demo   train on real images from HDF5 files, and compare the reading (2 minutes, 400 MB in demo-data/)'
-	@echo 'make test   run the tests'
+	@echo 'make test   run the tests; those of frameworks that are not installed are skipped'
+	@echo 'make test-all   run the tests of all frameworks and the examples, in $(VENV_ALL) (3 GB, 10 minutes)'
 	@echo 'make check  the wider checks: C tests under sanitizers, h5py'"'"'s own tests through h5fast (10 minutes)'
 	@echo 'make bench  measure (10 minutes, 2.2 GB in benchmarks/data/ or $$H5FAST_BENCH_DATA)'
-	@echo 'make clean  remove what these made, the virtual environment included'
+	@echo 'make clean  remove what these made, the virtual environments included'
 	@echo
 	@echo 'PYTHON=python3.12 picks the interpreter of a new virtual environment; it must be 3.10 or newer.'
 
@@ -29,6 +31,17 @@ demo: $(VENV)/installed-demo
 test: $(VENV)/installed-test
 	@echo '== running the tests'
 	@$(RUN) -m pytest
+
+# TensorFlow holds h5py back, so all frameworks together have an environment of their own: `make test` keeps the newest h5py.
+test-all:
+	@$(MAKE) --no-print-directory VENV=$(VENV_ALL) frameworks
+
+install-all:
+	@$(MAKE) --no-print-directory VENV=$(VENV_ALL) $(VENV_ALL)/installed-test-all
+
+frameworks: $(VENV)/installed-test-all
+	@echo '== running the tests of the frameworks, and the examples'
+	@$(RUN) -m pytest tests/frameworks --timeout 300
 
 check: $(VENV)/installed-test
 	@echo '== running the C tests under sanitizers'
@@ -64,6 +77,6 @@ $(RUN):
 	@$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf build dist h5fast.egg-info demo-data benchmarks/data .pytest_cache .hypothesis .benchmarks $(VENV)
+	rm -rf build dist h5fast.egg-info demo-data benchmarks/data .pytest_cache .hypothesis .benchmarks $(VENV) $(VENV_ALL)
 	rm -f h5fast/*.so src/*_cy.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
