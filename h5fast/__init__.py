@@ -13,6 +13,7 @@
 
 Layers, each of which imports only what stands below it::
 
+    keras, torch, tensorflow, grain                     a framework each, imported when first asked for: h5fast.keras …
     tree                FileTree                        files in a file (a package of its own layers)
     mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
@@ -67,6 +68,7 @@ Importing h5fast imports h5py and numpy, no framework, and does no work beyond t
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -129,11 +131,23 @@ __all__ = [
 
 __version__: str
 
+# Modules for frameworks, each of which imports its own: not before somebody asks for one.
+_FRAMEWORKS = ("grain", "keras", "tensorflow", "torch")
+
 
 def __getattr__(name: str) -> Any:
-    """Names that h5fast does not define come from h5py: ``h5fast.string_dtype``, ``h5fast.h5t``, ``h5fast.version`` …"""
+    """Names that h5fast does not define come from h5py: ``h5fast.string_dtype``, ``h5fast.h5t``, ``h5fast.version`` …
+
+    ``h5fast.keras`` and its like are imported here. Raises ``ImportError`` if their framework is not installed.
+    """
     if name == "__version__":
         return _version()
+    if name in _FRAMEWORKS:
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
     # Python looks for names of its own (__wrapped__, __path__ …) on any module: they must not be answered by another one.
     if not name.startswith("__"):
         try:

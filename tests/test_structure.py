@@ -27,26 +27,33 @@ PUBLIC = {
 }
 
 
+def _name(path: Path) -> str:
+    """Of a module, below the package: ``loader``, ``keras.sequence``; a package's own is the package's."""
+    if path.suffix == ".pyx":
+        return path.stem
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
 def _imports(path: Path) -> set[str]:
-    """Names of this package's modules that a module may import anywhere: at the top, in a function, cimported. What is imported
-    from one may be a module, too."""
+    """What of this package a module imports anywhere (at the top, in a function, cimported): modules, or names in them."""
     if path.suffix == ".pyx":
         words = [line.split() for line in path.read_text().splitlines()]
         return {w[1].removeprefix("h5fast.") for w in words
                 if len(w) > 2 and w[0] == "from" and w[1].startswith("h5fast.") and w[2] in ("import", "cimport")}
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and ((node.module or "") + ".").startswith("h5fast."):
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("h5fast."):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name.removeprefix("h5fast.") for name in found if name.startswith("h5fast.")}
 
 
 def _modules() -> dict[str, set[str]]:
-    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
-    files |= {path.stem: path for path in SOURCES.glob("*.pyx")}
-    return {name: _imports(path) & files.keys() - {name} for name, path in files.items()}
+    files = [*PACKAGE.rglob("*.py"), *SOURCES.glob("*.pyx")]
+    names = {_name(file) for file in files}
+    return {_name(file): _imports(file) & names - {_name(file)} for file in files}
 
 
 def test_public_names_are_these() -> None:
@@ -56,12 +63,26 @@ def test_public_names_are_these() -> None:
 
 def test_no_module_hides_one_of_h5pys() -> None:
     """``import h5fast as h5py`` and then ``h5py.filters``: a module of that name here would be found instead."""
-    assert not [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("_") and hasattr(h5py, path.stem)]
+    assert not [path.stem for path in PACKAGE.iterdir() if not path.stem.startswith("_") and hasattr(h5py, path.stem)]
+
+
+def test_frameworks_are_imported_when_asked_for() -> None:
+    """And a module that is not there is an attribute that is not there, whichever framework is installed."""
+    code = "import sys, h5fast; before = set(sys.modules); frameworks = {'keras', 'torch', 'tensorflow', 'grain', 'jax'}\n" \
+           "assert not frameworks & before, frameworks & before\n" \
+           "assert not frameworks & set(dir(h5fast))\n" \
+           "h5fast._FRAMEWORKS += ('absent',)\n" \
+           "assert not hasattr(h5fast, 'absent')\n" \
+           "sys.modules['h5fast.absent'] = here = object()\n" \
+           "assert h5fast.absent is here"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
 
 
 def test_no_import_cycle() -> None:
     modules = _modules()
     assert len(modules) > 15
+    assert "keeping" in modules["loader"]
+    assert "_gather" in modules["stored"]
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
