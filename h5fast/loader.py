@@ -32,6 +32,7 @@ from h5fast.pipeline import Pipeline
 from h5fast.planning import Plan, field_plan, shuffle_quality
 from h5fast.progress import with_bar
 from h5fast.selecting import selected_items, weights_of
+from h5fast.single import read_rows
 from h5fast.sizes import parse_bytes
 from h5fast.staging import in_form, stage_of
 from h5fast.threads import get_num_threads
@@ -151,6 +152,7 @@ class Loader:
         self._upcoming: dict[tuple[int, int, int], Schedule] = {}  # that of the epoch after the last one, by what it depends on
         self._at: Run | None = None  # the iteration that says where training stands; None: the two before do
         self._last: Run | None = None  # the iteration that began last
+        self._asked: tuple[tuple[int, int], Schedule] | None = None
         self._pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
         self._beginning = threading.RLock()
         self._closed = False
@@ -196,6 +198,29 @@ class Loader:
         """The row numbers of each batch of an epoch, as this process takes them; nothing is read."""
         schedule = self._order.schedule(_at_least(0, "epoch", epoch))
         return (self._items.rows_of(schedule.items(step)) for step in range(schedule.steps))
+
+    def batch_rows(self, step: int, epoch: int | None = None) -> np.ndarray:
+        """The row numbers of one batch of an epoch (by default the one that comes next); nothing is read.
+
+        Raises ``IndexError`` for a step that the epoch does not have.
+        """
+        schedule = self._schedule_of(self._next_epoch if epoch is None else _at_least(0, "epoch", epoch))
+        if not 0 <= operator.index(step) < schedule.steps:
+            raise IndexError(f"batch {step} of an epoch of {schedule.steps:,}")
+        return self._items.rows_of(schedule.items(operator.index(step)))
+
+    def read(self, step: int, epoch: int | None = None) -> Any:
+        """One batch of an epoch (by default the one that comes next) by its number: what an iteration gives in its place.
+
+        It is read here and now: nothing is read ahead, no decoded row is kept or used, and an iteration that is under way
+        is not disturbed. Any number of threads may read, and forked children; a `transform` then runs in all of them.
+
+        Raises ``IndexError`` for a step that the epoch does not have, and what iterating raises.
+        """
+        self._require_open()
+        rows = self.batch_rows(step, epoch)
+        return read_rows(self._table, rows, self._allocate(), threads=self._threads,
+                         skip_damaged=self._on_error == "skip", transform=self._transform)
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration start at the beginning of this epoch."""
@@ -362,6 +387,14 @@ class Loader:
         engine = self._table.engine
         decoded = [column for column in engine if column.is_decoded] or engine
         return max(decoded, key=lambda column: column.row_bytes, default=None)
+
+    def _schedule_of(self, epoch: int) -> Schedule:
+        """Of a whole epoch: the one that was asked for last is kept, since making one may take a table of all rows."""
+        key = (epoch, self._order.window)
+        asked = self._asked
+        if asked is None or asked[0] != key:
+            asked = self._asked = (key, self._order.schedule(epoch))
+        return asked[1]
 
     def _begin(self) -> Begun:
         """Takes the next epoch, and starts what fills its batches."""
