@@ -42,6 +42,8 @@ class Schedule:
         drop_last: bool,
         epoch: int,
         begun: int = 0,
+        worker: int = 0,
+        workers: int = 1,
         groups: np.ndarray[Any, Any] | None = None,
         window: int = 1,
         drawn: np.ndarray[Any, Any] | None = None,

@@ -74,6 +74,9 @@ class Loader:
         (rank, world): this process takes every world-th batch (of ``"block"``: one of world equal parts). All take
         equally many rows: with `drop_last` up to ``world * batch_size - 1`` rows are left out, else up to ``world - 1`` rows
         come twice.
+    worker:
+        (number, workers): of this process's batches, this loader takes every workers-th from `number` on, where several
+        worker processes share them. The batches are the same for any number of workers.
     memory:
         Bytes that all of it may hold: batches made ahead, decoded rows that are needed again, threads at work. What memory
         is left beyond the batches goes to decoded rows, those needed soonest; where all fit, they are decoded once.
@@ -113,6 +116,7 @@ class Loader:
         rows: Any = None,
         weights: Any = None,
         shard: tuple[int, int] = (0, 1),
+        worker: tuple[int, int] = (0, 1),
         memory: int | float | str = "1 GiB",
         threads: int | None = None,
         prefetch: int = 2,
@@ -127,7 +131,7 @@ class Loader:
         self._batch_size = _at_least(1, "batch_size", batch_size)
         self._prefetch = _at_least(1, "prefetch", prefetch)
         self._threads = get_num_threads() if threads is None else _at_least(1, "threads", threads)
-        rank, world = _checked_shard(shard)
+        rank, world = _checked_share("shard", shard, "(rank, world)")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         for name, function in (("transform", transform), ("allocator", allocator)):
@@ -140,6 +144,7 @@ class Loader:
         self._items = selected_items(rows, self._table, ascending=kind == "block")
         self._check_size(rows, world)
         self._order = Order(kind, len(self._items), stable_seed(seed), self._batch_size, rank, world, bool(drop_last))
+        self._order.worker, self._order.workers = _checked_share("worker", worker, "(number, workers)")
         if weights is not None:
             self._order.cumulated = weights_of(weights, self._table, self._items, source)
         self._memory = parse_bytes(memory)
@@ -160,7 +165,7 @@ class Loader:
     # What it is.
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, of this process."""
+        """Batches of a whole epoch, of this process or its worker."""
         return self._order.steps
 
     @property
@@ -192,7 +197,7 @@ class Loader:
         epoch = Epoch(self._begin)
         if not self._progress:
             return epoch
-        return iter(with_bar(epoch, len(self), self._next_begun // (self._batch_size * self._order.world)))
+        return iter(with_bar(epoch, len(self), self._next_begun // self._order.per_step))
 
     def epoch_rows(self, epoch: int) -> Iterator[np.ndarray]:
         """The row numbers of each batch of an epoch, as this process takes them; nothing is read."""
@@ -348,6 +353,7 @@ class Loader:
             "order": self._order.kind, "seed": repr(self._order.seed), "rows": self.rows, "of": self._table.rows,
             "chosen": self._chosen, "fields": self._table.description, "drop_last": self._order.drop_last,
             "window": self._order.window, "world": self._order.world, "batch_size": self._batch_size,
+            "worker": [self._order.worker, self._order.workers],
         }
 
     @functools.cached_property
@@ -402,7 +408,7 @@ class Loader:
             self._require_open()
             number, begun = self._next_epoch, self._next_begun
             now = self._schedule(number, begun)
-            if now.steps == 0:  # resumed exactly at the end
+            if now.steps == 0 and begun:  # resumed exactly at the end
                 number, begun = number + 1, 0
                 now = self._schedule(number)
             then = self._schedule(number + 1)
@@ -419,7 +425,7 @@ class Loader:
                 one.begin_epoch()
             named: dict[str, Costing] = {column.name: column for column in in_python if column.parts}
             named.update((described.name, column) for described, column in zip(self._table.engine, columns))
-            run = Run(number, begun, self._batch_size * self._order.world, now.steps, feed, named, self._division.needed)
+            run = Run(number, begun, self._order.per_step, now.steps, feed, named, self._division.needed)
             ahead = {column.name: Lookahead(column, now, self._items, self._division.ahead[column.name])
                      for column in in_python if column.name in self._division.ahead and self._keeping.owns(columns)}
             stage = stage_of(self._table, self._items, self._transform, skip_damaged=self._on_error == "skip", ahead=ahead)
@@ -466,11 +472,14 @@ def _at_least(least: int, name: str, value: Any) -> int:
     return number
 
 
-def _checked_shard(shard: Any) -> tuple[int, int]:
+def _checked_share(name: str, share: Any, form: str) -> tuple[int, int]:
+    """Which of how many."""
     try:
-        rank, world = map(operator.index, shard)
+        which, count = map(operator.index, share)
     except (TypeError, ValueError):
-        raise TypeError(f"shard must be (rank, world), two whole numbers, not {shard!r}") from None
-    if not 0 <= rank < world:
-        raise ValueError(f"shard={shard!r}: the rank must be from 0 to world - 1")
-    return rank, world
+        raise TypeError(f"{name} must be {form}, two whole numbers, not {share!r}") from None
+    if not 0 <= which < count:
+        first, second = form.strip("()").split(", ")
+        raise ValueError(f"{name}={share!r}: the {first} must be from 0 to {second} - 1")
+    return which, count
+

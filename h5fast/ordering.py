@@ -63,6 +63,7 @@ class Order:
         seed: any value with a stable ``repr``
         batch: rows of a batch of one process
         rank, world: which of how many processes
+        worker, workers: which of how many that take the process's batches in turn
         drop_last: leave out what does not fill a batch
         groups, window: of "block": first item of each group of rows that are decoded together; groups mixed at a time
         cumulated: of "drawn": cumulated probabilities of the items
@@ -77,24 +78,33 @@ class Order:
     drop_last: bool
     groups: np.ndarray | None = None
     window: int = 1
+    worker: int = 0
+    workers: int = 1
     cumulated: np.ndarray | None = field(default=None, repr=False)
 
     def schedule(self, epoch: int, begun: int = 0) -> Schedule:
-        """The batches of an epoch, from the ``begun``-th row (of all processes together) on."""
+        """The batches of an epoch, from the ``begun``-th row (of all processes together) on.
+
+        Of a worker, ``begun`` is what all processes would have taken, had their other workers come as far.
+        """
         key = self._key(epoch)
         drawn = None if self.cumulated is None else _draw(self.cumulated, key)
         return Schedule(self.kind, self.count, key=key, batch=self.batch, rank=self.rank, world=self.world,
-                        drop_last=self.drop_last, epoch=epoch, begun=begun, groups=self.groups, window=self.window,
-                        drawn=drawn)
+                        drop_last=self.drop_last, epoch=epoch, begun=begun, worker=self.worker, workers=self.workers,
+                        groups=self.groups, window=self.window, drawn=drawn)
 
     @property
     def steps(self) -> int:
-        """Batches of a whole epoch, of one process."""
+        """Batches of a whole epoch, of this process or its worker."""
         share, rest = divmod(self.count, self.world)
-        if self.drop_last:
-            return share // self.batch
-        padded = share + (rest > 0 and self.kind != "drawn")
-        return -(-padded // self.batch)
+        padded = share + (rest > 0 and self.kind != "drawn" and not self.drop_last)
+        batches = padded // self.batch if self.drop_last else -(-padded // self.batch)
+        return batches // self.workers + (self.worker < batches % self.workers)
+
+    @property
+    def per_step(self) -> int:
+        """Rows that all processes and their workers take while this one takes a batch."""
+        return self.batch * self.world * self.workers
 
     @property
     def nbytes(self) -> int:

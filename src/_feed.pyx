@@ -44,6 +44,7 @@ cdef extern from "schedule.h":
     ctypedef struct schedule_t "h5fast_schedule":
         h5fast_order order
         uint64_t batch, rank, world
+        uint64_t worker, workers
         int drop_last
         uint64_t epoch, begun, stride, run, steps, full, share
     h5fast_status h5fast_schedule_make(h5fast_schedule *schedule) nogil
@@ -136,7 +137,7 @@ cdef class Items:
 
 @cython.final
 cdef class Schedule:
-    """One epoch's batches for one of the processes that share it.
+    """One epoch's batches for one of the processes that share it, or for one of its workers.
 
     Args:
         kind: "file", "exact", "batches", "block" or "drawn"; see order.h
@@ -144,6 +145,7 @@ cdef class Schedule:
         key: 64 random bits for this epoch
         batch: positions of a batch
         rank, world: which of how many processes
+        worker, workers: which of how many that take the process's batches in turn
         drop_last: leave out what does not fill a batch
         epoch: its number
         begun: positions that all processes together took before
@@ -157,7 +159,8 @@ cdef class Schedule:
     cdef object groups, drawn, by_item
 
     def __init__(self, str kind, uint64_t count, *, uint64_t key, uint64_t batch, uint64_t rank, uint64_t world,
-                 bint drop_last, uint64_t epoch, uint64_t begun=0, groups=None, uint64_t window=1, drawn=None):
+                 bint drop_last, uint64_t epoch, uint64_t begun=0, uint64_t worker=0, uint64_t workers=1, groups=None,
+                 uint64_t window=1, drawn=None):
         cdef h5fast_order *order = &self.schedule.order
         order.kind = KINDS[kind]
         order.count = count
@@ -177,6 +180,8 @@ cdef class Schedule:
         self.schedule.batch = batch
         self.schedule.rank = rank
         self.schedule.world = world
+        self.schedule.worker = worker
+        self.schedule.workers = workers
         self.schedule.drop_last = drop_last
         self.schedule.epoch = epoch
         self.schedule.begun = begun
@@ -188,12 +193,12 @@ cdef class Schedule:
 
     @property
     def steps(self) -> int:
-        """Batches of this process, from ``begun`` on."""
+        """Batches of this worker, from ``begun`` on."""
         return self.schedule.steps
 
     @property
     def rows(self) -> int:
-        """Positions of this process, from ``begun`` on."""
+        """Positions of this worker, from ``begun`` on."""
         return self.schedule.full * self.schedule.batch + self.schedule.share
 
     @property

@@ -23,6 +23,15 @@ static uint64_t divisible(const h5fast_schedule *s, uint64_t left)
     return left + (s->world - left % s->world) % s->world;
 }
 
+static void share_among_workers(h5fast_schedule *s)
+{
+    uint64_t all = s->process_full + (s->process_share > 0);
+    s->workers += s->workers == 0;
+    s->steps = all / s->workers + (s->worker < all % s->workers);
+    s->share = s->steps > 0 && (all - 1) % s->workers == s->worker ? s->process_share : 0;
+    s->full = s->steps - (s->share > 0);
+}
+
 h5fast_status h5fast_schedule_make(h5fast_schedule *s)
 {
     uint64_t all = positions(s), left;
@@ -35,9 +44,9 @@ h5fast_status h5fast_schedule_make(h5fast_schedule *s)
         left = s->begun < all ? divisible(s, all - s->begun) : 0;
         s->order.length = s->begun + left;
     }
-    s->full = left / s->world / s->batch;
-    s->share = left / s->world % s->batch;
-    s->steps = s->full + (s->share > 0);
+    s->process_full = left / s->world / s->batch;
+    s->process_share = left / s->world % s->batch;
+    share_among_workers(s);
     return h5fast_order_make(&s->order);
 }
 
@@ -48,20 +57,30 @@ void h5fast_schedule_free(h5fast_schedule *s)
 
 uint64_t h5fast_schedule_first(const h5fast_schedule *s, uint64_t step, uint64_t *count)
 {
-    *count = step < s->full ? s->batch : s->share;
+    uint64_t number = step * s->workers + s->worker; /* of the process's batch */
+    *count = number < s->process_full ? s->batch : s->process_share;
     if (takes_runs(s))
-        return s->rank * s->run + s->begun / s->world + step * s->batch;
-    return s->begun + step * s->batch * s->world + s->rank * *count;
+        return s->rank * s->run + s->begun / s->world + number * s->batch;
+    return s->begun + number * s->batch * s->world + s->rank * *count;
 }
 
 static int is_mine(const h5fast_schedule *s, uint64_t position)
 {
-    if (takes_runs(s))
-        return position / s->run == s->rank && position % s->run >= s->begun / s->world;
-    if (position < s->begun)
-        return 0;
-    uint64_t at = position - s->begun, whole = s->full * s->batch * s->world;
-    return at < whole ? at / s->batch % s->world == s->rank : (at - whole) / s->share == s->rank;
+    uint64_t rank, number; /* of the process, and which of its batches */
+    if (takes_runs(s)) {
+        uint64_t at = position % s->run, begun = s->begun / s->world;
+        if (at < begun)
+            return 0;
+        rank = position / s->run;
+        number = (at - begun) / s->batch;
+    } else {
+        if (position < s->begun)
+            return 0;
+        uint64_t at = position - s->begun, whole = s->process_full * s->batch * s->world;
+        rank = at < whole ? at / s->batch % s->world : (at - whole) / s->process_share;
+        number = at < whole ? at / s->batch / s->world : s->process_full;
+    }
+    return rank == s->rank && number % s->workers == s->worker;
 }
 
 uint64_t h5fast_schedule_next(const h5fast_schedule *s, uint64_t item, uint64_t from)

@@ -1,6 +1,6 @@
 /* Sharing out an epoch: the processes' batches are disjoint, as many for each, and cover it; "next" agrees with them.
  *
- * Prevents: a row that two processes train on or none, a process that runs out of batches before the others, an epoch that
+ * Prevents: a row that two processes or two workers train on or none, a process that runs out of batches before the others, an epoch that
  * goes on elsewhere after it was resumed.
  */
 #include "guard.h"
@@ -140,6 +140,41 @@ static void check_resumed_by_others(h5fast_schedule base)
         CHECK(taken[at] != 0, "nobody takes %llu", (unsigned long long)at);
 }
 
+/* The workers of a process take its batches in turn: each batch once, those of no worker twice, and "next" knows it. Each goes
+ * on by itself behind the batches that it took. */
+static void check_workers(h5fast_schedule base)
+{
+    uint64_t rank = random_below((uint32_t)base.world);
+    h5fast_schedule whole = made(base, rank, 0);
+    base.workers = 1 + random_below(5);
+    uint64_t steps = 0;
+    for (base.worker = 0; base.worker < base.workers; base.worker++) {
+        static uint8_t taken[MOST + 64];
+        memset(taken, 0, sizeof taken);
+        h5fast_schedule s = made(base, rank, 0);
+        take(&s, taken);
+        check_next(&s, taken);
+        steps += s.steps;
+        for (uint64_t step = 0; step < s.steps; step++) {
+            uint64_t count, other, first = h5fast_schedule_first(&s, step, &count);
+            CHECK(first == h5fast_schedule_first(&whole, step * base.workers + base.worker, &other) && count == other,
+                  "worker %llu, step %llu", (unsigned long long)base.worker, (unsigned long long)step);
+        }
+        uint64_t done = random_below((uint32_t)s.full + 1);
+        h5fast_schedule rest = made(base, rank, done * base.workers * base.batch * base.world);
+        CHECK(rest.steps == s.steps - done, "steps left of worker %llu", (unsigned long long)base.worker);
+        for (uint64_t step = 0; step < rest.steps; step++) {
+            uint64_t count, other;
+            CHECK(h5fast_schedule_first(&rest, step, &count) == h5fast_schedule_first(&s, step + done, &other) && count == other,
+                  "resumed worker %llu, step %llu", (unsigned long long)base.worker, (unsigned long long)step);
+        }
+        h5fast_schedule_free(&rest);
+        h5fast_schedule_free(&s);
+    }
+    CHECK(steps == whole.steps, "every batch");
+    h5fast_schedule_free(&whole);
+}
+
 int main(void)
 {
     for (int round = 0; round < 500; round++) {
@@ -147,6 +182,7 @@ int main(void)
         check_epoch(s);
         check_resumed(s);
         check_resumed_by_others(s);
+        check_workers(s);
     }
     puts("schedule: ok");
 }
