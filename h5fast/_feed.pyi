@@ -4,7 +4,7 @@ from typing import Any, final
 import numpy as np
 
 from h5fast._cast import Cast
-from h5fast._gather import Source
+from h5fast._gather import Kept, Source
 from h5fast._index import ChunkIndex
 from h5fast._selection import Selection
 from h5fast._storage import Storage
@@ -68,7 +68,7 @@ class Column:
     chunks_per_group: int
     def __init__(
         self,
-        parts: list[tuple[Storage, ChunkIndex, Source, int, int, int, Callable[[], str]]],
+        parts: list[tuple[Storage, ChunkIndex, Source, int, int, int, Kept | None, Callable[[], str]]],
         row: Selection,
         itemsize: int,
         row_bytes: int,

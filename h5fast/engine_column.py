@@ -81,10 +81,16 @@ class EngineColumn:
         made = 0 if self.is_cast_by_engine else self.stored.dtype.itemsize * math.prod(self.stored.out_row_shape)
         return max(made, self.normalized_bytes)
 
-    def column(self) -> Column:
-        """The engine's form of it, which keeps nothing yet."""
+    def column(self, *, with_kept_chunks: bool = False) -> Column:
+        """The engine's form of it, which keeps no rows yet.
+
+        Args:
+            with_kept_chunks: use the decoded chunks that the open file keeps, and keep some there: for reads that no order
+                announces
+        """
         cast = None if self.stored.is_identity or not self.is_cast_by_engine else self.stored.cast()
-        parts = [(*part.chunks, part.first, part.rows, part.offset, _said(part.where)) for part in self.parts]
+        parts = [(*part.chunks, part.first, part.rows, part.offset, part.kept if with_kept_chunks else None, _said(part.where))
+                 for part in self.parts]
         return Column(parts, self.row, self.itemsize, self.row_bytes, self.out_bytes, cast)
 
     @property

@@ -32,7 +32,7 @@ from h5fast.pipeline import Pipeline
 from h5fast.planning import Plan, field_plan, shuffle_quality
 from h5fast.progress import with_bar
 from h5fast.selecting import selected_items, weights_of
-from h5fast.single import read_rows
+from h5fast.single import numbered, read_rows
 from h5fast.sizes import parse_bytes
 from h5fast.staging import in_form, stage_of
 from h5fast.threads import get_num_threads
@@ -217,15 +217,27 @@ class Loader:
     def read(self, step: int, epoch: int | None = None) -> Any:
         """One batch of an epoch (by default the one that comes next) by its number: what an iteration gives in its place.
 
-        It is read here and now: nothing is read ahead, no decoded row is kept or used, and an iteration that is under way
-        is not disturbed. Any number of threads may read, and forked children; a `transform` then runs in all of them.
+        It is read here and now: nothing is read ahead, the rows that the loader keeps are not used, and an iteration that is
+        under way is not disturbed. Any number of threads may read, and forked children; a `transform` then runs in all of them.
 
         Raises ``IndexError`` for a step that the epoch does not have, and what iterating raises.
         """
         self._require_open()
         rows = self.batch_rows(step, epoch)
-        return read_rows(self._table, rows, self._allocate(), threads=self._threads,
-                         skip_damaged=self._on_error == "skip", transform=self._transform)
+        return self._read(rows, self._allocate())
+
+    def take(self, rows: Any) -> Any:
+        """A batch of any rows, read here and now as :meth:`read` does.
+
+        `rows` are a list of numbers, a mask or a slice, as numpy has them, among the :attr:`rows` that the loader draws from.
+        The batch has the form of the others, and goes through the `transform`.
+
+        Raises ``IndexError`` for a row out of range, and what iterating raises.
+        """
+        self._require_open()
+        wanted = self._items.rows_of(numbered(rows, len(self._items)))
+        return self._read(wanted, [empty((len(wanted), *column.batch_row_shape), column.batch_dtype)
+                                   for column in self._table.engine])
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration start at the beginning of this epoch."""
@@ -393,6 +405,10 @@ class Loader:
         engine = self._table.engine
         decoded = [column for column in engine if column.is_decoded] or engine
         return max(decoded, key=lambda column: column.row_bytes, default=None)
+
+    def _read(self, rows: np.ndarray, arrays: list[np.ndarray]) -> Any:
+        return read_rows(self._table, rows, arrays, threads=self._threads, skip_damaged=self._on_error == "skip",
+                         transform=self._transform)
 
     def _schedule_of(self, epoch: int) -> Schedule:
         """Of a whole epoch: the one that was asked for last is kept, since making one may take a table of all rows."""

@@ -77,7 +77,7 @@ class DatasetReader:
             return direct.parts()
         if direct is None or direct.file.swmr or not direct.shape:
             return None
-        return [Part(direct.indexed(), 0, direct.shape[0], 0, self._where())]
+        return [Part(direct.indexed(), 0, direct.shape[0], 0, self._where(), direct.kept)]
 
     def invalidate(self) -> None:
         """Forgets layout and index: the extent or the contents may have changed."""

@@ -1,7 +1,8 @@
-"""One batch of an epoch by itself: the rows of one step, read by the engine in the calling thread.
+"""One batch by itself: the rows of one step of an epoch, or any others, read by the engine in the calling thread.
 
-Whoever needs batches in another order than the loader's, or one of them again, reads them so. Nothing is read ahead and no
-decoded row is kept, so any thread and any forked process may do it, at any time.
+Whoever needs batches in another order than the loader's, or one of them again, reads them so. Nothing is read ahead, and
+nothing is kept but the decoded chunks that the open file keeps for all its readers; so any thread and any forked process may do
+it, at any time.
 """
 
 from __future__ import annotations
@@ -14,8 +15,27 @@ import numpy as np
 from h5fast._feed import Feed, Items, Schedule
 from h5fast.columns import Table
 from h5fast.staging import in_form, stage_of
+from h5fast.window import checked_rows
 
-__all__ = ["read_rows"]
+__all__ = ["numbered", "read_rows"]
+
+
+def numbered(keys: Any, count: int) -> np.ndarray:
+    """The numbers, int64 from 0 on, that a list of numbers, a mask or a slice names of ``count`` things.
+
+    Raises:
+        IndexError: one is out of range, or none at all.
+    """
+    if isinstance(keys, slice):
+        return np.arange(*keys.indices(count), dtype=np.int64)
+    given = np.asarray(keys)
+    if given.ndim != 1:
+        raise IndexError(f"rows must be a list of numbers, a mask or a slice, not of shape {given.shape}")
+    if given.size == 0:
+        return np.empty(0, np.int64)
+    if given.dtype.kind not in "iub":
+        raise IndexError(f"rows must be whole numbers or a mask, not {given.dtype}")
+    return np.asarray(checked_rows(given, count), np.int64)
 
 
 def read_rows(table: Table, rows: np.ndarray, arrays: list[np.ndarray], *, threads: int, skip_damaged: bool,
@@ -30,12 +50,14 @@ def read_rows(table: Table, rows: np.ndarray, arrays: list[np.ndarray], *, threa
         CorruptChunkError, ReadError: rows that cannot be read, and that are not to be left out.
     """
     items = Items(len(rows), rows=rows)
-    schedule = Schedule("file", len(rows), key=0, batch=len(rows), rank=0, world=1, drop_last=False, epoch=0)
-    feed = Feed(schedule, schedule, items, [column.column() for column in table.engine], [arrays], threads,
-                skip_damaged=skip_damaged)
-    place = feed.fill()
-    if place < 0:
-        feed.raise_failure()
-    filled, _, numbers, _ = feed.batch(place)
+    filled, numbers = arrays, np.arange(len(rows), dtype=np.int64)
+    if len(rows) and arrays:
+        schedule = Schedule("file", len(rows), key=0, batch=len(rows), rank=0, world=1, drop_last=False, epoch=0)
+        columns = [column.column(with_kept_chunks=True) for column in table.engine]
+        feed = Feed(schedule, schedule, items, columns, [arrays], threads, skip_damaged=skip_damaged)
+        place = feed.fill()
+        if place < 0:
+            feed.raise_failure()
+        filled, _, numbers, _ = feed.batch(place)
     stage = stage_of(table, items, transform, skip_damaged=skip_damaged, ahead={})
     return in_form(table, filled) if stage is None else stage(0, filled, numbers)[0]

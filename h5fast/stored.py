@@ -35,6 +35,7 @@ class Part(NamedTuple):
         first, rows: its rows are ``[first, first + rows)`` of the whole
         offset: the row of its dataset that is the first
         where: file and dataset, for messages
+        kept: decoded chunks of the dataset, kept from read to read
     """
 
     chunks: Chunks
@@ -42,6 +43,7 @@ class Part(NamedTuple):
     rows: int
     offset: int
     where: str
+    kept: Kept | None = None
 
 
 class Stored:

@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from h5fast._cast cimport Cast, h5fast_cast
 from h5fast._gather cimport (
-    H5FAST_CANCELLED, H5FAST_MEMORY, H5FAST_OK, H5FAST_STORE_ALL, H5FAST_STORE_NONE, H5FAST_STORE_SOME, Source, can_fuse,
+    H5FAST_CANCELLED, H5FAST_MEMORY, H5FAST_OK, H5FAST_STORE_ALL, H5FAST_STORE_NONE, H5FAST_STORE_SOME, Kept, Source, can_fuse,
     feed_end, feed_failure, feed_fill, feed_is_over, feed_free, feed_is_complete, feed_make, feed_publish, feed_release, feed_run, feed_stop, feed_take,
     feed_waits, filler_bytes, filler_free, filler_make, filler_settle, h5fast_batch, h5fast_feed, h5fast_field,
     h5fast_fill_error, h5fast_filler, h5fast_filling, h5fast_items, h5fast_part, h5fast_rowcache, h5fast_schedule,
@@ -273,8 +273,8 @@ cdef class Column:
     """A field of the batches that the engine reads: its files, what becomes of its rows, and what it keeps of them.
 
     Args:
-        parts: (storage, index, source, first, rows, offset, origin) for each file, ascending by ``first``; see fill.h.
-            ``origin`` is called for "file, dataset" when an error message needs it
+        parts: (storage, index, source, first, rows, offset, kept, origin) for each file, ascending by ``first``; see field.h.
+            ``kept`` may be None; ``origin`` is called for "file, dataset" when an error message needs it
         row: what is taken of each row: a selection of one row
         itemsize: bytes of a stored element
         row_bytes: bytes of a row as stored
@@ -295,22 +295,24 @@ cdef class Column:
         cdef Storage storage
         cdef ChunkIndex index
         cdef Source source
+        cdef Kept kept
         cdef h5fast_part *part
         cdef uint64_t first, rows, offset
         self.keep = [parts, row, cast]
-        self.origins = [entry[6] for entry in parts]
+        self.origins = [entry[7] for entry in parts]
         self.parts = <h5fast_part *>calloc(len(parts), sizeof(h5fast_part))
         if self.parts == NULL:
             raise MemoryError("no memory for the files of a field")
         row_selection(&self.field.row, row, itemsize)
         self.field.cast = &cast.cast if cast is not None else NULL
         self.field.is_fused = cast is not None
-        for number, (storage, index, source, first, rows, offset, _) in enumerate(parts):
+        for number, (storage, index, source, first, rows, offset, kept, _) in enumerate(parts):
             part = &self.parts[number]
             part.storage = &storage.storage
             part.index = &index.index
             part.source = &source.source
             part.first, part.rows, part.offset = first, rows, offset
+            part.kept = kept.kept if kept is not None else NULL
             part.group_rows = storage.storage.chunk[0]
             part.first_group = self.groups
             self.groups += (offset + rows - 1) // part.group_rows - offset // part.group_rows + 1

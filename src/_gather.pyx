@@ -39,8 +39,6 @@ cdef extern from "source.h":
 cdef extern from "kept.h":
     ctypedef struct h5fast_kept_pool:
         pass
-    ctypedef struct h5fast_kept:
-        pass
     h5fast_kept_pool *h5fast_kept_pool_make(uint64_t limit)
     void h5fast_kept_pool_free(h5fast_kept_pool *pool)
     uint64_t h5fast_kept_pool_bytes(h5fast_kept_pool *pool)
@@ -241,9 +239,6 @@ cdef class Kept:
         pool: whose memory they take; nothing is kept where not even one chunk fits
         chunk_bytes: bytes of a decoded chunk
     """
-    cdef h5fast_kept *kept
-    cdef KeptPool pool
-
     def __init__(self, KeptPool pool not None, uint64_t chunk_bytes):
         if self.pool is not None:
             raise TypeError("this object was made already")

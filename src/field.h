@@ -2,7 +2,7 @@
  *
  * What the pointers lead to is the caller's, and outlives every filler of the field. One filler at a time uses a field; its
  * store, and the bits of `touched`, are that filler's to change. The counters may be read by any thread at any time. Nothing
- * but `cast`, `touched` and what a kind of store does not need may be NULL. The functions here are arithmetic.
+ * but `cast`, `touched`, `kept` and what a kind of store does not need may be NULL. The functions here are arithmetic.
  */
 #ifndef H5FAST_FIELD_H
 #define H5FAST_FIELD_H
@@ -18,6 +18,7 @@ typedef struct {
     uint64_t first, rows, offset;
     uint64_t group_rows;  /* rows that are decoded together: the length of its chunks along axis 0 */
     uint64_t first_group; /* number, among those of the field, of the group that row `first` is in */
+    h5fast_kept *kept;    /* decoded chunks of its dataset, for reads that no order announces; or NULL */
 } h5fast_part;
 
 typedef enum {

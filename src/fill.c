@@ -91,6 +91,7 @@ h5fast_error h5fast_filler_gather(const h5fast_filler *f, h5fast_field *field, u
     g.storage = from->storage;
     g.index = from->index;
     g.source = from->source;
+    g.kept = from->kept;
     g.selection = reading->selection;
     g.cast = reading->cast;
     g.out = reading->out;

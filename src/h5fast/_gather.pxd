@@ -39,6 +39,10 @@ cdef extern from "source.h":
         const uint8_t *map
         void *windows
 
+cdef extern from "kept.h":
+    ctypedef struct h5fast_kept:
+        pass
+
 cdef extern from "gather.h":
     ctypedef struct h5fast_error:
         h5fast_status status
@@ -68,6 +72,7 @@ cdef extern from "fill.h":
         const h5fast_index *index
         h5fast_source *source
         uint64_t first, rows, offset, group_rows, first_group
+        h5fast_kept *kept
     ctypedef enum h5fast_store_kind:
         H5FAST_STORE_NONE
         H5FAST_STORE_SOME
@@ -130,6 +135,10 @@ cdef class Source:
     cdef h5fast_source source
     cdef object memory
     cdef object __weakref__
+
+cdef class Kept:
+    cdef h5fast_kept *kept
+    cdef object pool
 
 cdef h5fast_filler *filler_make(const h5fast_filling *filling) noexcept nogil
 cdef void filler_free(h5fast_filler *filler) noexcept nogil

@@ -54,7 +54,7 @@ static inline void scene_parts(scene *s)
     for (uint32_t i = 0; i < count; i++) {
         uint64_t offset = chance(40) ? 0 : random_below((size_t)extent);
         uint64_t rows = count == 1 || chance(20) ? extent - offset : 1 + random_below((size_t)(extent - offset));
-        s->parts[i] = (h5fast_part){&s->d.m.storage, &s->d.index, &s->source, s->rows, rows, offset, group_rows, s->groups};
+        s->parts[i] = (h5fast_part){&s->d.m.storage, &s->d.index, &s->source, s->rows, rows, offset, group_rows, s->groups, NULL};
         for (uint64_t row = 0; row < rows; row++)
             s->in_dataset[s->rows + row] = offset + row;
         s->rows += rows;
