@@ -76,7 +76,7 @@ class Loader:
         come twice.
     worker:
         (number, workers): of this process's batches, this loader takes every workers-th from `number` on, where several
-        worker processes share them. The batches are the same for any number of workers.
+        worker processes share them. The batches are the same for any number of workers; each has this memory.
     memory:
         Bytes that all of it may hold: batches made ahead, decoded rows that are needed again, threads at work. What memory
         is left beyond the batches goes to decoded rows, those needed soonest; where all fit, they are decoded once.
@@ -213,6 +213,14 @@ class Loader:
         if not 0 <= operator.index(step) < schedule.steps:
             raise IndexError(f"batch {step} of an epoch of {schedule.steps:,}")
         return self._items.rows_of(schedule.items(operator.index(step)))
+
+    def order(self, epoch: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The rows in the order of an epoch of all processes, from place `start` to `stop`, numbered as :meth:`take` does.
+
+        Nothing is read. Raises ``IndexError`` for places that the epoch does not have.
+        """
+        places = self._schedule_of(_at_least(0, "epoch", epoch)).items_at
+        return places(np.arange(_at_least(0, "start", start), self.rows if stop is None else stop, dtype=np.int64))
 
     def read(self, step: int, epoch: int | None = None) -> Any:
         """One batch of an epoch (by default the one that comes next) by its number: what an iteration gives in its place.

@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parent
 # Warnings are errors, but for these, which the frameworks give about themselves or the machine.
 EXPECTED = [
     "ignore:This DataLoader will create:UserWarning",  # more workers than this machine has cores
+    "ignore:'set_vital' is deprecated:UserWarning",  # torchdata's own
     "ignore:os.fork\\(\\) was called:RuntimeWarning",  # JAX, of any fork; the workers here do not use it
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",  # Python 3.12 and newer, of the same
     "ignore:.*:DeprecationWarning:(tensorflow|keras|jax|grain|torch|google|tf_keras|absl|etils)",
