@@ -49,12 +49,11 @@ class H5Samples(Dataset):
         self.transform = transform
         self._label = label
         self._opened: tuple[int, File] | None = None
-        found = paths_of(self._file)
-        if callable(keys):
-            found = [key for key in found if keys(key)]
-        elif keys is not None:
-            known, found = set(found), list(keys)
-            missing = next((key for key in found if key not in known), None)
+        if keys is None or callable(keys):
+            found = [key for key in paths_of(self._file) if keys is None or keys(key)]
+        else:
+            found = list(keys)
+            missing = next((key for key in found if key not in self._file), None)
             if missing is not None:
                 raise KeyError(f"{self.path} has no sample {missing!r}")
         if not found:
@@ -127,11 +126,10 @@ def _below(group: h5py.Group, prefix: str, seen: set[Any]) -> Iterator[str]:
         return
     seen.add(group.id)
     for name in sorted(group):
-        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink) or (isinstance(link, h5py.SoftLink) and group.get(name) is None):  # leads nowhere
             continue
         kind = group.get(name, getclass=True)
-        if kind is None:  # a link that leads nowhere
-            continue
         if issubclass(kind, h5py.Group):
             yield from _below(group[name], f"{prefix}{name}/", seen)
         elif issubclass(kind, h5py.Dataset):

@@ -49,7 +49,7 @@ def test_rows_of_a_chunk_come_close_together(chunked: Path) -> None:
         places = np.argsort(order).reshape(50, 20)
         return int((places.max(axis=1) - places.min(axis=1)).max())
 
-    sampler = BlockSampler(H5Dataset(chunked, "row"), memory=12_000)
+    sampler = BlockSampler(H5Dataset(chunked, "row"), memory=7000)
     order = list(sampler)
     assert 20 < reach(order) <= 500 < reach(list(BlockSampler(H5Dataset(chunked, "row"), shuffle="exact")))
     assert len({row // 20 for row in order[:20]}) > 4  # and yet they are mixed
