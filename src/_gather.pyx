@@ -36,6 +36,9 @@ cdef extern from "source.h":
     void h5fast_source_of_memory(h5fast_source *source, const uint8_t *bytes, uint64_t size)
     void h5fast_source_close(h5fast_source *source)
 
+cdef extern from "unistd.h":
+    int close(int descriptor)
+
 cdef extern from "kept.h":
     ctypedef struct h5fast_kept_pool:
         pass
@@ -165,7 +168,7 @@ cdef class Source:
         cdef int descriptor = self.source.fd
         if self.memory is None and descriptor >= 0:
             h5fast_source_close(&self.source)
-            os.close(descriptor)
+            close(descriptor)  # the system's: at the end of the interpreter there may be no os any more
 
     @property
     def size(self) -> int:

@@ -574,3 +574,9 @@ def test_rows_that_are_none(shards: Shards, rows: Any) -> None:  # noqa: F811
     """Fractions were cut off."""
     with pytest.raises((IndexError, TypeError)):
         Loader(shards.first, "label", 1, rows=rows)
+
+
+def test_a_loader_that_outlives_the_modules_closes_its_files(shards: Shards) -> None:  # noqa: F811
+    """What a framework keeps to the end of the interpreter is freed after ``os`` is gone, which closed the files."""
+    code = "import sys, h5fast; sys.kept = h5fast.Loader(sys.argv[1], 'label', 8); next(iter(sys.kept))"
+    assert files.run_python(code, shards.first).stderr == ""
