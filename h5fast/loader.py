@@ -183,6 +183,23 @@ class Loader:
         """The number of the epoch that the next iteration starts with."""
         return self._next_epoch
 
+    @property
+    def remaining(self) -> int:
+        """Batches that the next iteration gives: of a whole epoch, or of the rest of one that was resumed."""
+        if not self._next_begun:
+            return len(self)
+        return self._order.schedule(self._next_epoch, self._next_begun).steps or len(self)
+
+    @property
+    def are_full(self) -> bool:
+        """Whether every batch of an epoch has :attr:`batch_size` rows."""
+        return self._order.are_full and self._on_error == "raise"
+
+    @property
+    def on_error(self) -> str:
+        """What becomes of damaged chunks: ``"raise"`` or ``"skip"``."""
+        return self._on_error
+
     def __repr__(self) -> str:
         """Fields, rows, batch size and order."""
         names = ", ".join(column.name for column in self._table.columns)

@@ -96,10 +96,20 @@ class Order:
     @property
     def steps(self) -> int:
         """Batches of a whole epoch, of this process or its worker."""
-        share, rest = divmod(self.count, self.world)
-        padded = share + (rest > 0 and self.kind != "drawn" and not self.drop_last)
-        batches = padded // self.batch if self.drop_last else -(-padded // self.batch)
+        rows = self._rows
+        batches = rows // self.batch if self.drop_last else -(-rows // self.batch)
         return batches // self.workers + (self.worker < batches % self.workers)
+
+    @property
+    def are_full(self) -> bool:
+        """Whether all batches of a process are full."""
+        return self.drop_last or self._rows % self.batch == 0
+
+    @property
+    def _rows(self) -> int:
+        """Rows of a process, before those are left out that fill no batch."""
+        share, rest = divmod(self.count, self.world)
+        return share + (rest > 0 and self.kind != "drawn" and not self.drop_last)
 
     @property
     def per_step(self) -> int:
