@@ -18,6 +18,7 @@ Layers, each of which imports only what stands below it::
     mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
     epoch, keeping                                      one iteration; decoded rows, from one to the next
+    state               Identity                        where training stands, and of which data in which order
     single                                              one batch of an epoch by itself
     staging, pipeline, memory                           the thread that makes them; what may be kept of what is decoded
     lookahead           Lookahead                       fields read in Python, for several batches at once

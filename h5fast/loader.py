@@ -8,7 +8,6 @@ that hands them out (:mod:`h5fast.epoch`).
 from __future__ import annotations
 
 import functools
-import hashlib
 import operator
 import threading
 import weakref
@@ -35,11 +34,10 @@ from h5fast.selecting import selected_items, weights_of
 from h5fast.single import numbered, read_rows
 from h5fast.sizes import parse_bytes
 from h5fast.staging import in_form, stage_of
+from h5fast.state import Identity, at_least, checked
 from h5fast.threads import get_num_threads
 
 __all__ = ["Loader"]
-
-_STATE_VERSION = 1
 
 
 class Loader:
@@ -128,9 +126,9 @@ class Loader:
     ) -> None:
         available = tuple(source) if isinstance(source, Mapping) and not hasattr(source, "id") else None
         wanted = request(fields, available)
-        self._batch_size = _at_least(1, "batch_size", batch_size)
-        self._prefetch = _at_least(1, "prefetch", prefetch)
-        self._threads = get_num_threads() if threads is None else _at_least(1, "threads", threads)
+        self._batch_size = at_least(1, "batch_size", batch_size)
+        self._prefetch = at_least(1, "prefetch", prefetch)
+        self._threads = get_num_threads() if threads is None else at_least(1, "threads", threads)
         rank, world = _checked_share("shard", shard, "(rank, world)")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
@@ -153,6 +151,7 @@ class Loader:
         if kind == "block":
             self._set_groups()
         self._keeping = Keeping(self._table, self._division.kept, len(self._items))
+        self._identity = Identity(self._table, self._items, self._order)
         self._next_epoch, self._next_begun = 0, 0
         self._upcoming: dict[tuple[int, int, int], Schedule] = {}  # that of the epoch after the last one, by what it depends on
         self._at: Run | None = None  # the iteration that says where training stands; None: the two before do
@@ -218,7 +217,7 @@ class Loader:
 
     def epoch_rows(self, epoch: int) -> Iterator[np.ndarray]:
         """The row numbers of each batch of an epoch, as this process takes them; nothing is read."""
-        schedule = self._order.schedule(_at_least(0, "epoch", epoch))
+        schedule = self._order.schedule(at_least(0, "epoch", epoch))
         return (self._items.rows_of(schedule.items(step)) for step in range(schedule.steps))
 
     def batch_rows(self, step: int, epoch: int | None = None) -> np.ndarray:
@@ -226,7 +225,7 @@ class Loader:
 
         Raises ``IndexError`` for a step that the epoch does not have.
         """
-        schedule = self._schedule_of(self._next_epoch if epoch is None else _at_least(0, "epoch", epoch))
+        schedule = self._schedule_of(self._next_epoch if epoch is None else at_least(0, "epoch", epoch))
         if not 0 <= operator.index(step) < schedule.steps:
             raise IndexError(f"batch {step} of an epoch of {schedule.steps:,}")
         return self._items.rows_of(schedule.items(operator.index(step)))
@@ -236,8 +235,8 @@ class Loader:
 
         Nothing is read. Raises ``IndexError`` for places that the epoch does not have.
         """
-        places = self._schedule_of(_at_least(0, "epoch", epoch)).items_at
-        return places(np.arange(_at_least(0, "start", start), self.rows if stop is None else stop, dtype=np.int64))
+        places = self._schedule_of(at_least(0, "epoch", epoch)).items_at
+        return places(np.arange(at_least(0, "start", start), self.rows if stop is None else stop, dtype=np.int64))
 
     def read(self, step: int, epoch: int | None = None) -> Any:
         """One batch of an epoch (by default the one that comes next) by its number: what an iteration gives in its place.
@@ -266,7 +265,7 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration start at the beginning of this epoch."""
-        self._next_epoch, self._next_begun = _at_least(0, "epoch", epoch), 0
+        self._next_epoch, self._next_begun = at_least(0, "epoch", epoch), 0
         self._at = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,7 +276,7 @@ class Loader:
         epoch, begun = self._next_epoch, self._next_begun
         if self._at is not None and not self._is_between_epochs:
             epoch, begun = self._at.number, self._at.taken
-        return {"version": _STATE_VERSION, "epoch": epoch, "taken": begun, **self._identity()}
+        return self._identity.state(epoch, begun)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where :meth:`state_dict` was taken: the next iteration gives the rest of that epoch.
@@ -286,19 +285,7 @@ class Loader:
 
         Raises ``ValueError`` for the state of another dataset, seed or order.
         """
-        if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
-            raise ValueError(f"this is no state of a loader of this version of h5fast: {state!r}")
-        mine = self._identity()
-        free = {"world", "batch_size"} if self._order.kind in ("exact", "file") else set()
-        free.add("window")
-        for name, value in mine.items():
-            if name not in free and state.get(name) != value:
-                raise ValueError(f"the state belongs to another loader: its {name} is {state.get(name)!r}, here it is "
-                                 f"{value!r}")
-        epoch, taken = (_at_least(0, name, state.get(name)) for name in ("epoch", "taken"))
-        window = _at_least(1, "window", state.get("window"))
-        if max(epoch, taken, window) >= 1 << 62:
-            raise ValueError(f"this is no state of a loader: epoch {epoch}, {taken} rows taken, window {window}")
+        epoch, taken, window = checked(state, self._identity.state(0, 0))
         self._order.window = window  # how many blocks are mixed at a time is part of the order
         self._keeping.unsettle()
         self._next_epoch, self._next_begun, self._at = epoch, taken, None
@@ -384,22 +371,6 @@ class Loader:
         if self._batch_size * world > count:
             raise ValueError(f"batch_size={self._batch_size} on {world} process(es) is more than the {count:,} rows that "
                              f"there are; pass batch_size={max(1, count // world)} or less")
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "order": self._order.kind, "seed": repr(self._order.seed), "rows": self.rows, "of": self._table.rows,
-            "chosen": self._chosen, "fields": self._table.description, "drop_last": self._order.drop_last,
-            "window": self._order.window, "world": self._order.world, "batch_size": self._batch_size,
-            "worker": [self._order.worker, self._order.workers],
-        }
-
-    @functools.cached_property
-    def _chosen(self) -> str:
-        """A digest of which rows are drawn, and of what else the order depends on."""
-        digest = hashlib.blake2b(repr((self._items.first, self._items.step)).encode(), digest_size=8)
-        for array in (self._items.listed(), self._order.cumulated, self._order.groups):
-            digest.update(b"none" if array is None else array.tobytes())
-        return digest.hexdigest()
 
     @property
     def _places(self) -> int:
@@ -501,16 +472,6 @@ class Loader:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _at_least(least: int, name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, not {number}")
-    return number
 
 
 def _checked_share(name: str, share: Any, form: str) -> tuple[int, int]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from h5fast._feed import Feed, Items, Schedule
-from h5fast.columns import Table
+from h5fast.columns import EngineColumn, Table
 from h5fast.staging import in_form, stage_of
 from h5fast.window import checked_rows
 
-__all__ = ["numbered", "read_rows"]
+__all__ = ["numbered", "read_arrays", "read_rows"]
 
 
 def numbered(keys: Any, count: int) -> np.ndarray:
@@ -49,15 +49,22 @@ def read_rows(table: Table, rows: np.ndarray, arrays: list[np.ndarray], *, threa
     Raises:
         CorruptChunkError, ReadError: rows that cannot be read, and that are not to be left out.
     """
-    items = Items(len(rows), rows=rows)
-    filled, numbers = arrays, np.arange(len(rows), dtype=np.int64)
-    if len(rows) and arrays:
-        schedule = Schedule("file", len(rows), key=0, batch=len(rows), rank=0, world=1, drop_last=False, epoch=0)
-        columns = [column.column(with_kept_chunks=True) for column in table.engine]
-        feed = Feed(schedule, schedule, items, columns, [arrays], threads, skip_damaged=skip_damaged)
-        place = feed.fill()
-        if place < 0:
-            feed.raise_failure()
-        filled, _, numbers, _ = feed.batch(place)
-    stage = stage_of(table, items, transform, skip_damaged=skip_damaged, ahead={})
+    filled, numbers = read_arrays(table.engine, rows, arrays, threads=threads, skip_damaged=skip_damaged)
+    stage = stage_of(table, Items(len(rows), rows=rows), transform, skip_damaged=skip_damaged, ahead={})
     return in_form(table, filled) if stage is None else stage(0, filled, numbers)[0]
+
+
+def read_arrays(columns: list[EngineColumn], rows: np.ndarray, arrays: list[np.ndarray], *, threads: int,
+                skip_damaged: bool) -> tuple[list[np.ndarray], np.ndarray]:
+    """What the engine makes of these rows, cut to those that could be read, and their places in `rows`. Raises what
+    :func:`read_rows` raises."""
+    if not len(rows) or not arrays:
+        return arrays, np.arange(len(rows), dtype=np.int64)
+    schedule = Schedule("file", len(rows), key=0, batch=len(rows), rank=0, world=1, drop_last=False, epoch=0)
+    feed = Feed(schedule, schedule, Items(len(rows), rows=rows), [column.column(with_kept_chunks=True) for column in columns],
+                [arrays], threads, skip_damaged=skip_damaged)
+    place = feed.fill()
+    if place < 0:
+        feed.raise_failure()
+    filled, _, numbers, _ = feed.batch(place)
+    return filled, numbers

@@ -43,10 +43,10 @@ def stage_of(table: Table, items: Items, transform: Callable[[Any], Any] | None,
             values[place], good = _read(column, read_of(column, step), rows[left], skip_damaged)
             if good is not None:
                 left = left[good]
+                if len(left) == 0:
+                    return None, 0
                 for before, _ in in_python[:done]:
                     values[before] = values[before][good]
-        if len(left) == 0:
-            return None, 0
         for array, (place, described) in zip(arrays, in_engine):
             array = array if len(left) == len(rows) else array[left]
             values[place] = array if described.finish is None else described.finish(array)
@@ -58,14 +58,10 @@ def stage_of(table: Table, items: Items, transform: Callable[[Any], Any] | None,
 
 def _read(column: PythonColumn, read: Reads, rows: np.ndarray, skip_damaged: bool) -> tuple[Any, np.ndarray | None]:
     """These rows of a field. Or those of them that decode, and where these were; None where all are there."""
-    if len(rows) == 0:
-        return np.empty(0), None
     pieces, good = _pieces(read, rows, skip_damaged)
     if len(pieces) == 1:
         return pieces[0], None if good.all() else np.flatnonzero(good)
-    if not pieces:
-        return np.empty(0), np.flatnonzero(good)
-    return column.join(pieces), np.flatnonzero(good)
+    return column.join(pieces) if pieces else None, np.flatnonzero(good)
 
 
 def _pieces(read: Reads, rows: np.ndarray, skip_damaged: bool) -> tuple[list[Any], np.ndarray]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from loader_files import ROWS, Shards, shards  # noqa: F401  # a fixture, used by name
@@ -236,3 +238,22 @@ def test_a_state_of_another_loader_is_refused(shards: Shards) -> None:  # noqa: 
                   Loader(shards.first, "label", 64, shuffle=False), Loader(shards.first, "label", 64, rows=slice(0, 1000))):
         with pytest.raises(ValueError, match="belongs to another loader"):
             other.load_state_dict(state)
+
+
+def test_a_state_of_other_data_of_the_same_form_is_refused(tmp_path: Path) -> None:
+    """Training went on with rows that had nothing to do with those it had begun with. The same data stored otherwise is welcome."""
+    data = np.arange(3000).reshape(1000, 3)
+    for name, rows, options in (("a", data, {}), ("again", data, {"chunks": (100, 3), "compression": "gzip"}), ("b", data + 1, {})):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("x", data=rows, **options)
+    first = Loader(tmp_path / "a.h5", "x", 64)
+    next(iter(first))
+    state = json.loads(json.dumps(first.state_dict()))
+    again = Loader(tmp_path / "again.h5", "x", 64)
+    again.load_state_dict(state)
+    np.testing.assert_array_equal(next(iter(again)), data[list(first.epoch_rows(0))[1]])
+    with pytest.raises(ValueError, match="belongs to another loader: its data is"):
+        Loader(tmp_path / "b.h5", "x", 64).load_state_dict(state)
+    for broken in (None, 7, {}, {**state, "taken": 1 << 65}, {**state, "epoch": -1}):
+        with pytest.raises(ValueError, match="state|at least"):
+            first.load_state_dict(broken)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import numpy as np
 
 from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix
-from h5fast.memory import parse_bytes
+from h5fast.sizes import parse_bytes
 from h5fast.torch.datasets import H5Dataset
 from h5fast.torch.framework import Sampler, rank_and_world
 
