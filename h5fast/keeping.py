@@ -40,16 +40,18 @@ class Keeping:
         """
         if self._process != os.getpid():  # the thread that used them stayed in the other process, and left them anyhow
             self.forget()
-        if self._worker is not None and not self._worker.is_over:
+        worker, settled_for = self._worker, self._settled_for
+        if worker is not None and not worker.is_over:
             return self._make(keeping=False, stride=stride), True
         is_settled = False
-        if self._worker is not None:
-            self._worker.wait()
-            is_settled = self._worker.is_complete and self._settled_for == (number, begun)
+        if worker is not None:
+            worker.wait()  # meanwhile another thread may close the loader, which forgets all of this
+            is_settled = worker.is_complete and settled_for == (number, begun)
         self._worker = self._settled_for = None
-        if self._columns is None:
-            self._columns = self._make(keeping=True, stride=stride)
-        return self._columns, is_settled
+        columns = self._columns
+        if columns is None:
+            columns = self._columns = self._make(keeping=True, stride=stride)
+        return columns, is_settled
 
     def owns(self, columns: list[Column]) -> bool:
         """Whether these are the ones that keep rows, and not those of a second iteration."""

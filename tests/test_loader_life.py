@@ -23,6 +23,7 @@ from loader_files import ROWS, Shards, shards  # noqa: F401  # a fixture, used b
 
 import h5fast
 from h5fast import Field, Loader
+from h5fast.pipeline import Worker
 
 
 def workers() -> list[threading.Thread]:
@@ -174,6 +175,23 @@ def test_close_wakes_who_waits(shards: Shards, what: str) -> None:  # noqa: F811
     assert outcome == (["this loader was closed in the middle of an epoch"] if what == "loader" else ["end"])
     go_on.set()
     closing.join()
+
+
+def test_close_while_another_thread_begins_an_epoch(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """What the loader keeps was gone when the thread that had waited for it looked again."""
+    loader = Loader(shards.first, ("image", "label"), 64)
+    for _ in loader:
+        pass
+    wait = Worker.wait
+
+    def wait_while_it_is_closed(worker: Worker, seconds: float | None = None) -> None:
+        monkeypatch.setattr(Worker, "wait", wait)
+        loader.close()
+        wait(worker, seconds)
+
+    monkeypatch.setattr(Worker, "wait", wait_while_it_is_closed)
+    with pytest.raises(ValueError, match="closed"):
+        next(iter(loader))
 
 
 def test_a_transform_may_close_the_loader(shards: Shards) -> None:  # noqa: F811
