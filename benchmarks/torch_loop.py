@@ -4,7 +4,7 @@ Every compressed layout of ``make_data.py``: 20,000 images of 64x64x3 uint8 in b
 batches of 1,024, and their labels; warm page cache. The classic way is a ``Dataset`` that opens its file lazily and reads a row
 of each field per ``__getitem__``, in a shuffled ``DataLoader`` with 0, 2 and 4 workers, whichever is fastest; slow files are timed
 over as many batches as take some seconds. h5fast is ``h5fast.torch.loader`` with its defaults (an exactly uniform shuffle, 1 GiB of
-memory, native threads): the first epoch, in which everything is decoded, and a training of three epochs.
+memory, native threads): the first epoch, in which everything is decoded, and a training of ten epochs.
 
 The step is as cheap as one can be (a linear layer on every eighth pixel), so that it is the feeding that is measured; a real one
 takes longer, and hides more of it. Every batch of an epoch is compared with h5py's bytes before anything is timed.
@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 import h5fast
 from h5fast.torch import loader
 
-EPOCHS = 3
+EPOCHS = 10
 WORKERS = (0, 2, 4)
 SECONDS = 6.0  # that the classic way is timed at most, for each number of workers
 TARGET = 10
