@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import h5fast
-from h5fast import bench, info
+from h5fast import bench, info, tree_commands
 from h5fast.errors import H5FastError
 
 __all__ = ["main"]
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises ``SystemExit`` only for ``--help``, ``--version`` and arguments that do not parse, as argparse does.
     """
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -38,16 +38,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
     except H5FastError as error:
         return _complain(error, _FOUND_WRONG)
+    except ImportError as error:  # of an extra that is not installed; the message says which
+        return _complain(error, _USED_WRONG)
     except (OSError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: h5py, of a damaged file
         return _complain(error, _USED_WRONG)
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments. argparse gives a list of any length nothing of what stands behind an option: `ls FILE -l PATH`."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "paths") or any(one.startswith("-") for one in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.paths += rest
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="h5fast", description="Look at HDF5 files, and measure how fast they read.")
+    parser = argparse.ArgumentParser(prog="h5fast", description="Look at HDF5 files and the files in them, and measure how fast they read.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_info(commands)
     _add_bench(commands)
+    tree_commands.add_commands(commands)
     return parser
 
 

@@ -23,13 +23,14 @@ from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
 from h5fast.sizes import format_bytes
 
-__all__ = ["DatasetReport", "FileReport", "FilterReport", "describe_file", "format_report", "json_report", "open_file"]
+__all__ = ["UNREADABLE", "DatasetReport", "FileReport", "FilterReport", "dataset_names", "describe_file", "format_bytes",
+           "format_report", "json_report", "name_key", "open_file"]
 
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version
 
 #: What h5py raises, at one place or another, for a file that libhdf5 cannot make sense of.
-_UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
 #: From here on, decoding costs more than finding, reading and handing out a chunk (about 2 µs, in which lzf decodes some
 #: 4 KiB): a chunk for random rows should not be smaller, and every multiple of it costs a random row as much again.
@@ -142,11 +143,16 @@ def describe_file(path: str, name: str | None = None) -> FileReport:
     """
     with open_file(path) as file:
         damage: list[str] = []
-        datasets = tuple(_describe(file, found) for found in _dataset_names(file, path, name, damage))
+        datasets = tuple(_describe(file, found) for found in dataset_names(file, path, name, damage))
         return FileReport(path=path, file_bytes=os.path.getsize(path), datasets=datasets, damage=tuple(damage))
 
 
-def _dataset_names(file: File, path: str, name: str | None, damage: list[str]) -> Iterator[str]:
+def dataset_names(file: File, path: str, name: str | None, damage: list[str]) -> Iterator[str]:
+    """Names of all datasets of a file, or of those at and below `name`; groups that cannot be listed are told to `damage`.
+
+    Raises:
+        KeyError: there is no object called `name`.
+    """
     top: Any = file
     if name is not None:
         try:
@@ -158,8 +164,9 @@ def _dataset_names(file: File, path: str, name: str | None, damage: list[str]) -
             return
     below: list[str] = []
     try:
-        top.visit(below.append)  # names of objects, each once; links that leave the file or repeat an object are left out
-    except _UNREADABLE:
+        # Names of objects, each once; links that leave the file or repeat an object are left out. Names that are no UTF-8 are bytes.
+        top.visit(lambda found: below.append(os.fsdecode(found)))
+    except UNREADABLE:
         below = _names_around_damage(top, damage)
     prefix = "" if top.name == "/" else top.name
     for relative in sorted(below):
@@ -180,7 +187,7 @@ def _names_around_damage(top: h5py.Group, damage: list[str]) -> list[str]:
             if _seen_before(group, seen):
                 continue
             names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             damage.append(f"group {place!r} cannot be listed: {_one_line(error)}")
             continue
         for name in names:
@@ -199,24 +206,34 @@ def _seen_before(group: h5py.Group, seen: set[tuple[int, int]]) -> bool:
 def _is_group(group: h5py.Group, name: str) -> bool:
     try:
         return issubclass(group.get(name, getclass=True), h5py.Group)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
 def _may_be_dataset(top: Any, name: str) -> bool:
     try:
-        return issubclass(top.get(name, getclass=True), h5py.Dataset)
-    except _UNREADABLE:
+        return issubclass(top.get(name_key(name), getclass=True), h5py.Dataset)
+    except UNREADABLE:
         return True  # the report on it says what is wrong
 
 
-def _describe(file: File, name: str) -> DatasetReport:
+def name_key(name: str) -> str | bytes:
+    """A name of :func:`dataset_names` as h5py finds it: one that is no UTF-8 as bytes."""
     try:
-        dataset = file[name]
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def _describe(file: File, key: str) -> DatasetReport:
+    name = os.fsencode(key).decode("utf-8", "backslashreplace")
+    try:
+        dataset = file[name_key(key)]
         if not isinstance(dataset, Dataset):
             return DatasetReport(name, error=f"a {type(dataset).__name__.lower()}, not a dataset")
         return _describe_dataset(dataset, name)
-    except (H5FastError, *_UNREADABLE) as error:
+    except (H5FastError, *UNREADABLE) as error:
         return DatasetReport(name, error=_reason(error, file, name))
 
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The members of a group: what each link leads to and, of the usual file (a contiguous row of bytes), where its bytes lie.
+"""The members of a group: what each link leads to and, of the usual file (contiguous, or one chunk), where its bytes lie.
 
 One pass of libhdf5 over the group, without an h5py object for each member. It reads metadata only.
 """
@@ -17,7 +17,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset, strlen
 
 from h5fast._library cimport (H5_INDEX_BY_NAME, H5_INFO_ATTRIBUTES, H5_INFO_BASIC, H5_ITERATE_UPWARDS, H5_LINK_HARD,
-                              H5_OBJECT_DATASET, H5_OBJECT_GROUP, H5_SIGN_NONE, H5_TYPE_INTEGER, h5_hid, h5_link, h5_object, hdf5)
+                              H5_LAYOUT_CHUNKED, H5_OBJECT_DATASET, H5_OBJECT_GROUP,
+                              H5_SIGN_NONE, H5_TYPE_INTEGER, h5_hid, h5_link, h5_object, hdf5)
 
 cnp.import_array()
 
@@ -79,7 +80,7 @@ cdef const char *PERMISSIONS = b"Permissions"
 
 cdef class _Found:
     """What a pass collects."""
-    cdef list names
+    cdef list names, forms
     cdef h5_member *members
     cdef size_t count, capacity
     cdef bint user_block
@@ -133,41 +134,150 @@ cdef bint is_bytes(h5_hid type) noexcept:
             and hdf5.type_sign(type) == H5_SIGN_NONE and hdf5.type_precision(type) == 8)
 
 
-cdef int describe_dataset(h5_hid dataset, bint user_block, h5_member *member) except -1:
-    """Of one row of bytes how long it is and, if it is contiguous, where it lies."""
+# Types that a dataset of numbers may be stored as, and NumPy's names for them: their elements are the same bytes.
+STORED_TYPES: tuple = tuple(np.dtype(name) for name in (
+    "|u1", "|i1", "<f4", "<f8", "<i4", "<i8", "<i2", "<u2", "<u4", "<u8", "<f2", ">f4", ">f8", ">i2", ">i4", ">i8"))
+"""By their numbers in Form."""
+
+cdef enum:
+    MOST_TYPES = 16
+    MOST_VALUES = 64  # numbers that a filter has as options; more are left to the slow way
+    MOST_FILTERS = 8
+    MOST_RANK = 32
+
+cdef h5_hid[MOST_TYPES] stored_types
+cdef list type_objects = [h5t.py_create(dtype) for dtype in STORED_TYPES]  # keeps the identifiers alive
+
+
+cdef int note_types() except -1:
+    for number, object in enumerate(type_objects):
+        stored_types[number] = object.id
+    return 0
+
+
+note_types()
+
+
+cdef int number_of_type(h5_hid type) noexcept:
+    """Which of STORED_TYPES it is; -1 for none."""
+    cdef int number
+    if is_bytes(type):
+        return 0
+    for number in range(1, MOST_TYPES):
+        if hdf5.type_equal(type, stored_types[number]) > 0:
+            return number
+    return -1
+
+
+ctypedef struct h5_only_chunk:
+    uint64_t address, size
+    unsigned mask
+    uint64_t count
+
+
+cdef int take_chunk(const uint64_t *offset, unsigned mask, uint64_t address, uint64_t size, void *context) noexcept:
+    cdef h5_only_chunk *chunk = <h5_only_chunk *>context
+    chunk.count += 1
+    chunk.address, chunk.size, chunk.mask = address, size, mask
+    return 0
+
+
+cdef object filters_of(h5_hid properties):
+    """(id, options) of each filter; None where they do not fit."""
+    cdef unsigned values[MOST_VALUES]
+    cdef unsigned flags
+    cdef size_t count
+    cdef int number, total = hdf5.properties_filters(properties), place
+    found = []
+    if total < 0 or total > MOST_FILTERS:
+        return None
+    for place in range(total):
+        count = MOST_VALUES
+        number = hdf5.properties_filter(properties, <unsigned>place, &flags, &count, values, 0, NULL, NULL)
+        if number < 0 or count > MOST_VALUES:
+            return None
+        found.append((number, tuple([values[i] for i in range(count)])))
+    return tuple(found)
+
+
+cdef object find_chunk(h5_hid dataset, int rank, const uint64_t *extents, h5_member *member):
+    """The filters of a dataset that is one chunk of just its size, which is noted; None for any other."""
+    cdef uint64_t chunk[MOST_RANK]
+    cdef uint64_t origin[MOST_RANK]
+    cdef uint64_t size = 0
+    cdef h5_only_chunk only
+    cdef h5_hid properties = hdf5.dataset_properties(dataset)
+    cdef int axis
+    cdef bint fits
+    if properties < 0:
+        return None
+    try:
+        if hdf5.properties_layout(properties) != H5_LAYOUT_CHUNKED or hdf5.properties_chunk(properties, MOST_RANK, chunk) != rank:
+            return None
+        fits = True
+        for axis in range(rank):
+            fits = fits and chunk[axis] == extents[axis]
+            origin[axis] = 0
+        filters = filters_of(properties) if fits else None
+    finally:
+        hdf5.properties_close(properties)
+    memset(&only, 0, sizeof(only))
+    if filters is None or hdf5.chunk_iter(dataset, 0, take_chunk, &only) < 0 or only.count != 1:
+        return None
+    # A damaged index may list a chunk that a search does not find, and libhdf5 then reads as if it were not there.
+    if (only.address == NOWHERE or only.address == 0 or hdf5.get_chunk_storage_size(dataset, origin, &size) < 0
+            or size != only.size):
+        return None
+    member.address, member.stored, member.mask = only.address, only.size, only.mask
+    return filters
+
+
+cdef object describe_dataset(h5_hid dataset, bint user_block, h5_member *member):
+    """How long its content is and, of what is contiguous or one chunk, where it lies: (number of its type, shape, filters), or
+    None where that says no more than a row of plain bytes, or where it has to be looked at in another way."""
+    cdef uint64_t extents[MOST_RANK]
     cdef h5_hid type = hdf5.dataset_type(dataset), space
-    cdef bint plain = is_bytes(type)
+    cdef int number = number_of_type(type) if type >= 0 else -1, rank = -1, axis
     cdef int64_t points = -1
     member.kind = IS_FILE
     member.size = NOWHERE
     member.pipeline = IS_NOT_LOOKED_AT
+    size = hdf5.type_size(type) if type >= 0 else 0
     if type >= 0:
         hdf5.type_close(type)
-    if not plain:
-        return 0
-    space = hdf5.dataset_space(dataset)
+    space = hdf5.dataset_space(dataset) if number >= 0 else -1
     if space >= 0:
-        if hdf5.space_rank(space) == 1:
-            points = hdf5.space_points(space)
+        rank = hdf5.space_rank(space)
+        points = hdf5.space_points(space)
+        if not 0 < rank <= MOST_RANK or hdf5.space_extents(space, extents, NULL) != rank:
+            points = -1
         hdf5.space_close(space)
-    if points < 0:
-        return 0
-    member.size = points
+    if points < 0 or points > (<int64_t>1 << 59):
+        return None
+    if number == 0 and rank == 1:
+        member.size = points
     if points == 0:
-        member.pipeline = 0
-        return 0
+        member.pipeline = 0 if number == 0 and rank == 1 else IS_NOT_LOOKED_AT
+        return None
     # Not of a file with a user block: libhdf5 then adds its size to the address even where there is none.
     member.address = NOWHERE if user_block else hdf5.dataset_offset(dataset)
+    filters = ()
     if member.address == NOWHERE or member.address == 0:  # chunked, compact, external, virtual or not written yet
         member.address = 0
-        return 0
-    member.stored = member.chunk_bytes = member.size
+        filters = None if user_block else find_chunk(dataset, rank, extents, member)
+        if filters is None:
+            return None
+    else:
+        member.stored = points * size
+    member.size = member.chunk_bytes = points * size
     member.chunks = 1
-    member.pipeline = 0
-    return 0
+    if number == 0 and rank == 1 and filters == ():
+        member.pipeline = 0
+        return None
+    return number, tuple([extents[axis] for axis in range(rank)]), filters
 
 
-cdef int describe_object(h5_hid object, bint user_block, h5_member *member) except -1:
+cdef int describe_object(_Found found, h5_hid object, h5_member *member) except -1:
     cdef h5_object info
     cdef int64_t value = 0
     memset(&info, 0, sizeof(info))
@@ -178,7 +288,9 @@ cdef int describe_object(h5_hid object, bint user_block, h5_member *member) exce
     if info.type == H5_OBJECT_GROUP:
         member.kind = IS_FOLDER
     elif info.type == H5_OBJECT_DATASET:
-        describe_dataset(object, user_block, member)
+        form = describe_dataset(object, found.user_block, member)
+        if form is not None:
+            found.forms.append((found.count - 1, *form))
     else:
         return 0
     if info.attributes > 0:
@@ -198,7 +310,7 @@ cdef int note(_Found found, h5_hid group, const char *name, const h5_link *link)
         member.kind = IS_LINK
         return 0
     object = hdf5.object_open_by_token(group, link.target.token)
-    describe_object(object, found.user_block, member)
+    describe_object(found, object, member)
     if object >= 0:
         hdf5.object_close(object)
     return 0
@@ -221,7 +333,9 @@ def scan(group_id, user_block: bool = False):
         user_block: whether the file has one
 
     Returns:
-        The names, bytes that are no UTF-8 escaped as the operating system's are; and an array of MEMBER.
+        The names, bytes that are no UTF-8 escaped as the operating system's are; an array of MEMBER; and, of those that are
+        one chunk or an array, (place in it, number of STORED_TYPES, shape, filters as (id, options)): the caller gives them
+        their pipeline and head.
 
     Raises:
         CorruptFileError: libhdf5 cannot list the group.
@@ -230,6 +344,7 @@ def scan(group_id, user_block: bool = False):
     cdef uint64_t position = 0
     cdef int status = -1
     found.names = []
+    found.forms = []
     found.user_block = user_block
     with phil:
         status = hdf5.link_iterate(group_id.id, H5_INDEX_BY_NAME, H5_ITERATE_UPWARDS, &position, visit, <void *>found)
@@ -237,14 +352,15 @@ def scan(group_id, user_block: bool = False):
         raise found.error
     if status < 0:
         raise CorruptFileError("libhdf5 cannot list the members of the group")
-    return found.names, found.array()
+    return found.names, found.array(), found.forms
 
 
 def look_up(group_id, list names, user_block: bool = False):
-    """Some members of an open group: an array of MEMBER, one for each name; `kind` is OTHER where there is none."""
+    """Some members of an open group, as :func:`scan` has them, without the names; `kind` is OTHER where there is none."""
     cdef _Found found = _Found.__new__(_Found)
     cdef h5_link link
     found.names = []
+    found.forms = []
     found.user_block = user_block
     for name in names:
         encoded = name.encode("utf-8", "surrogateescape")
@@ -256,4 +372,4 @@ def look_up(group_id, list names, user_block: bool = False):
                 found.add().kind = IS_OTHER
             else:
                 note(found, group_id.id, encoded, &link)
-    return found.array()
+    return found.array(), found.forms

@@ -27,10 +27,37 @@ if SPAN.itemsize != sizeof(h5fast_slice):
 cdef class _Read:
     """The memory of one read."""
     cdef h5fast_spans spans
+    cdef object kept  # owns what the struct points to
 
     def __dealloc__(self):
         free(self.spans.targets)
         free(self.spans.storages)
+
+    cdef int prepare(self, Source source, tuple pipelines, cnp.ndarray spans, int threads) except -1:
+        """All but where the bytes go."""
+        cdef uint64_t number
+        cdef h5fast_spans *job = &self.spans
+        if spans.dtype != SPAN or spans.ndim != 1 or not cnp.PyArray_IS_C_CONTIGUOUS(spans):
+            raise ValueError("spans must be a contiguous array of SPAN")
+        self.kept = source, pipelines, spans
+        job.spans = <const h5fast_slice *>cnp.PyArray_DATA(spans)
+        job.count = cnp.PyArray_DIM(spans, 0)
+        job.source = &source.source
+        job.threads = threads
+        job.storages = <const h5fast_storage **>malloc(max(len(pipelines), 1) * sizeof(h5fast_storage *))
+        if job.storages == NULL:
+            raise MemoryError(f"no memory for {len(pipelines)} pipelines")
+        for number in range(<uint64_t>len(pipelines)):
+            job.storages[number] = &(<Storage?>pipelines[number]).storage
+        for number in range(job.count):
+            if not fits(&job.spans[number], len(pipelines)):
+                raise ValueError(f"span {number} does not fit its chunk, or has no pipeline")
+        return 0
+
+
+cdef bint fits(const h5fast_slice *span, uint64_t pipelines) noexcept:
+    return (span.pipeline < pipelines and span.first <= span.chunk_bytes and span.length <= span.chunk_bytes - span.first
+            and span.chunk_bytes < <uint64_t>1 << 62)
 
 
 def read(Source source not None, tuple pipelines, cnp.ndarray spans, sizes, counts, int threads, origin) -> list:
@@ -49,31 +76,35 @@ def read(Source source not None, tuple pipelines, cnp.ndarray spans, sizes, coun
         CorruptChunkError, ReadError, MemoryError, KeyboardInterrupt
     """
     cdef _Read owner = _Read.__new__(_Read)
-    cdef h5fast_spans *job = &owner.spans
     cdef uint64_t[:] size_of = np.ascontiguousarray(sizes, np.uint64)
     cdef uint64_t[:] count_of = np.ascontiguousarray(counts, np.uint64)
-    cdef uint64_t number
     cdef list results = []
-    if spans.dtype != SPAN or spans.ndim != 1 or not cnp.PyArray_IS_C_CONTIGUOUS(spans):
-        raise ValueError("spans must be a contiguous array of SPAN")
+    owner.prepare(source, pipelines, spans, threads)
     if size_of.shape[0] != count_of.shape[0]:
         raise ValueError(f"{size_of.shape[0]} sizes and {count_of.shape[0]} counts")
-    job.spans = <const h5fast_slice *>cnp.PyArray_DATA(spans)
-    job.count = cnp.PyArray_DIM(spans, 0)
-    job.source = &source.source
-    job.threads = threads
-    job.targets = <uint8_t **>malloc(max(job.count, 1) * sizeof(uint8_t *))
-    job.storages = <const h5fast_storage **>malloc(max(len(pipelines), 1) * sizeof(h5fast_storage *))
-    if job.targets == NULL or job.storages == NULL:
-        raise MemoryError(f"no memory to read {job.count} spans")
-    for number in range(<uint64_t>len(pipelines)):
-        job.storages[number] = &(<Storage?>pipelines[number]).storage
-    place(job, results, size_of, count_of, len(pipelines))
-    run(job, count_of, origin)
+    owner.spans.targets = <uint8_t **>malloc(max(owner.spans.count, 1) * sizeof(uint8_t *))
+    if owner.spans.targets == NULL:
+        raise MemoryError(f"no memory to read {owner.spans.count} spans")
+    place(&owner.spans, results, size_of, count_of)
+    run(&owner.spans, count_of, origin)
     return results
 
 
-cdef int place(h5fast_spans *job, list results, uint64_t[:] sizes, uint64_t[:] counts, uint64_t pipelines) except -1:
+def check(Source source not None, tuple pipelines, cnp.ndarray spans, int threads) -> np.ndarray:
+    """Reads and decodes spans and keeps nothing of them: the numbers of those that cannot be read.
+
+    Raises:
+        ReadError, MemoryError, KeyboardInterrupt: nothing could be said.
+    """
+    cdef _Read owner = _Read.__new__(_Read)
+    cdef cnp.ndarray outcomes = np.zeros(len(spans), np.uint8)
+    owner.prepare(source, pipelines, spans, threads)
+    owner.spans.outcomes = <uint8_t *>cnp.PyArray_DATA(outcomes)
+    run(&owner.spans, None, lambda number: "a check")
+    return np.flatnonzero(outcomes)
+
+
+cdef int place(h5fast_spans *job, list results, uint64_t[:] sizes, uint64_t[:] counts) except -1:
     """Makes the results and points each span at its place in them. Nothing is read that does not fit."""
     cdef uint64_t at = 0, end, number, filled
     cdef const h5fast_slice *span
@@ -88,9 +119,8 @@ cdef int place(h5fast_spans *job, list results, uint64_t[:] sizes, uint64_t[:] c
         end = at + counts[number]
         while at < end:
             span = &job.spans[at]
-            if (span.pipeline >= pipelines or span.first > span.chunk_bytes or span.length > span.chunk_bytes - span.first
-                    or span.length > sizes[number] - filled):
-                raise ValueError(f"span {at} does not fit its chunk or file {number}")
+            if span.length > sizes[number] - filled:
+                raise ValueError(f"span {at} does not fit file {number}")
             job.targets[at] = <uint8_t *>PyBytes_AS_STRING(content) + filled
             filled += span.length
             at += 1
@@ -126,7 +156,7 @@ cdef int run(h5fast_spans *job, uint64_t[:] counts, origin) except -1:
         spans_end(job)
     if job.status == H5FAST_OK:
         return 0
-    while number + 1 < <uint64_t>counts.shape[0] and end + counts[number] <= job.failed:
+    while counts is not None and number + 1 < <uint64_t>counts.shape[0] and end + counts[number] <= job.failed:
         end += counts[number]
         number += 1
     memset(&error, 0, sizeof(error))

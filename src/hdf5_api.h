@@ -71,6 +71,15 @@ typedef struct {
     int (*space_rank)(h5_hid space);
     int64_t (*space_points)(h5_hid space);
     int (*space_close)(h5_hid space);
+    int (*space_extents)(h5_hid space, uint64_t *extents, uint64_t *most);
+    int (*type_equal)(h5_hid one, h5_hid other);
+    h5_hid (*dataset_properties)(h5_hid dataset);
+    int (*properties_close)(h5_hid properties);
+    int (*properties_layout)(h5_hid properties);
+    int (*properties_chunk)(h5_hid properties, int most, uint64_t *extents);
+    int (*properties_filters)(h5_hid properties);
+    int (*properties_filter)(h5_hid properties, unsigned place, unsigned *flags, size_t *count, unsigned *values, size_t name_size,
+                             char *name, unsigned *available);
     int (*attribute_exists)(h5_hid object, const char *name);
     h5_hid (*attribute_open)(h5_hid object, const char *name, h5_hid access);
     h5_hid (*attribute_space)(h5_hid attribute);
@@ -87,6 +96,7 @@ typedef struct {
 #define H5_INFO_ATTRIBUTES 4u
 #define H5_TYPE_INTEGER 0
 #define H5_SIGN_NONE 0
+#define H5_LAYOUT_CHUNKED 2
 #define H5_CHUNK_INDEX_EXTENSIBLE_ARRAY 4   /* H5D_CHUNK_IDX_EARRAY */
 #define H5_DONT_FILTER_PARTIAL_CHUNKS 2u    /* H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS */
 

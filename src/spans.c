@@ -47,6 +47,10 @@ static int goes_with_previous(const h5fast_spans *read, uint64_t place)
 static void fail(h5fast_spans *read, h5fast_status status, uint64_t span, int sys_errno, int filter)
 {
     uint64_t address = status == H5FAST_MEMORY ? 0 : read->spans[span].address;
+    if (read->outcomes != NULL && status != H5FAST_MEMORY) {
+        read->outcomes[span] = (uint8_t)status;
+        return;
+    }
     pthread_mutex_lock(&read->error_lock);
     if (read->status == H5FAST_OK || address < atomic_load(&read->error_at)) {
         read->status = status;
@@ -72,11 +76,22 @@ static h5fast_status read_bytes(reader *r, uint64_t address, uint64_t size, uint
 
 static h5fast_status copy_raw(reader *r, const h5fast_slice *span, uint8_t *out)
 {
+    if (out == NULL) {
+        h5fast_status status = h5fast_buffer_reserve(&r->scratch->encoded, span->length);
+        if (status != H5FAST_OK)
+            return status;
+        out = r->scratch->encoded.bytes;
+    }
     if (span->first + span->length > span->stored)
         return H5FAST_SHORT;
     if (!h5fast_source_holds(r->read->source, span->address, span->stored))
         return H5FAST_TRUNCATED;
     return read_bytes(r, span->address + span->first, span->length, out);
+}
+
+static uint8_t *target_of(const h5fast_spans *read, uint64_t number)
+{
+    return read->targets != NULL ? read->targets[number] : NULL;
 }
 
 /* The filters of a span's chunk, and its size. */
@@ -109,12 +124,12 @@ static h5fast_status decode(reader *r, uint64_t place, uint64_t end)
         status = read_bytes(r, head->address, head->stored, r->scratch->encoded.bytes);
     if (status != H5FAST_OK)
         return status;
-    uint8_t *whole = end - place == 1 && head->length == head->chunk_bytes ? read->targets[read->order[place]] : NULL;
+    uint8_t *whole = end - place == 1 && head->length == head->chunk_bytes ? target_of(read, read->order[place]) : NULL;
     h5fast_decoded decoded = {0};
     status = h5fast_decode_chunk(storage_of(r, head), r->scratch, r->scratch->encoded.bytes, head->stored, head->mask, want,
                                  whole, 0, &decoded);
     r->filter = decoded.filter;
-    if (status != H5FAST_OK || decoded.chunk == whole)
+    if (status != H5FAST_OK || decoded.chunk == whole || read->targets == NULL)
         return status;
     for (uint64_t i = place; i < end; i++)
         memcpy(read->targets[read->order[i]], decoded.chunk + span_at(read, i)->first, span_at(read, i)->length);
@@ -132,9 +147,10 @@ static __attribute__((noinline)) void run_span(reader *r, uint64_t place)
         return;
     r->sys_errno = r->filter = 0;
     if (span->address == 0) {
-        memset(read->targets[number], 0, span->length);
+        if (read->targets != NULL)
+            memset(read->targets[number], 0, span->length);
     } else if (!is_filtered(read, span)) {
-        status = copy_raw(r, span, read->targets[number]);
+        status = copy_raw(r, span, target_of(read, number));
     } else if (!goes_with_previous(read, place)) {
         while (end < read->count && goes_with_previous(read, end))
             end++;

@@ -25,7 +25,8 @@ typedef struct {
 typedef struct {
     /* What to do; set by the caller. Everything outlives the read. */
     const h5fast_slice *spans;
-    uint8_t **targets;                     /* for each span, where its bytes go */
+    uint8_t **targets;                     /* for each span, where its bytes go; or NULL: they are only looked at, and */
+    uint8_t *outcomes;                     /* here stands for each span what came of it, and no failure ends the read */
     uint64_t count;
     const h5fast_storage **storages;       /* of which only filters and item size matter */
     h5fast_source *source;

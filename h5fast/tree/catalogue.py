@@ -7,13 +7,15 @@ its member index, the table comes from there. Everything here runs under h5py's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import h5py
 import numpy as np
 
 from h5fast import layout
-from h5fast._members import BY_HDF5, FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, look_up, scan
+from h5fast._members import BY_HDF5, FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, STORED_TYPES, look_up, scan
 from h5fast.errors import CorruptFileError, UnsupportedError
+from h5fast.plugins import is_decoded_directly
 from h5fast.tree import content, encoded
 from h5fast.tree.paths import as_bytes, join, parts_of, unfit
 from h5fast.tree.table import Pipeline, Table
@@ -117,8 +119,9 @@ class Catalogue:
                 self._look_up(folder, missing)
             known = folder.rows
             rows[[place for place, _ in wanted]] = [known.get(name, -1) for name in names]
-        kinds = self.table.members["kind"][rows]
-        for place in np.flatnonzero((rows < 0) | (kinds != FILE)).tolist():
+        is_file = rows >= 0
+        is_file[is_file] = self.table.members["kind"][rows[is_file]] == FILE
+        for place in np.flatnonzero(~is_file).tolist():
             found = rows[place] = self.find(paths[place])
             if found < 0 or self.table.members["kind"][found] != FILE:
                 raise IsADirectoryError(f"{paths[place]!r} is a folder")
@@ -230,7 +233,8 @@ class Catalogue:
 
     def _look_up(self, folder: Folder, names: list[str]) -> list[int | None]:
         fit = [name for name in names if unfit(name) is None and not self._is_hidden(folder, name)]
-        found = look_up(self._group(folder).id, fit, self._user_block)
+        found, forms = look_up(self._group(folder).id, fit, self._user_block)
+        self._settle(found, forms)
         known = {name: at for at, name in enumerate(fit) if found["kind"][at] != OTHER}
         self._close_circles(folder, found)
         base = self.table.add(found[list(known.values())])
@@ -239,9 +243,10 @@ class Catalogue:
 
     def _complete(self, folder: Folder) -> None:
         try:
-            names, found = scan(self._group(folder).id, self._user_block)
+            names, found, forms = scan(self._group(folder).id, self._user_block)
         except CorruptFileError as error:
             raise CorruptFileError(f"{self.file.filename}: folder {'/' + folder.path!r}: {error}") from None
+        self._settle(found, forms)
         self._close_circles(folder, found)
         shown = []
         for at, name in enumerate(names):
@@ -256,6 +261,14 @@ class Catalogue:
         known = {**folder.rows, **{names[at]: base + place for place, at in enumerate(shown)}}
         folder.rows = dict(sorted(known.items()))
         folder.is_complete = True
+
+    def _settle(self, found: np.ndarray, forms: list[Any]) -> None:
+        """Gives members that are arrays or filtered their head and pipeline. What the engine cannot decode is looked at later."""
+        pipelines, heads = found["pipeline"], found["head"]
+        for at, number, shape, filters in forms:
+            if self.is_direct and all(is_decoded_directly(one) for one, _ in filters):
+                pipelines[at] = self.table.pipeline_number(Pipeline(filters, STORED_TYPES[number].itemsize))
+                heads[at] = self.table.head_number(content.head_of(STORED_TYPES[number], shape))
 
     def _close_circles(self, folder: Folder, found: np.ndarray) -> None:
         """A group that its own group lies in is shown as a link to it, or a walk would never end."""
@@ -336,7 +349,8 @@ class Catalogue:
 
     def _overlay(self, folder: Folder, group: h5py.Group, hidden: Sequence[str] = ()) -> None:
         """Adds what lies in a group beside the files of a layout `encoded`; of the same name, it is what is shown."""
-        names, found = scan(group.id, self._user_block)
+        names, found, forms = scan(group.id, self._user_block)
+        self._settle(found, forms)
         self._close_circles(folder, found)
         base = self.table.add(found)
         for at, name in enumerate(names):

@@ -51,11 +51,16 @@ class Changes:
                 raise IsADirectoryError(f"{path!r} is a folder")
             if row is not None:
                 self._unlink(place)
-            dataset = self._group(folder).create_dataset(_name(name), data=content)
-            for key, value in attributes.items():
-                if value is not None:
-                    dataset.attrs.create(key, value, dtype=_ATTRIBUTE_TYPES[key])
+            _write_attributes(self._group(folder).create_dataset(_name(name), data=content), attributes)
             self._changed(folder, name)
+
+    def note(self, path: str, attributes: Mapping[str, int | None]) -> None:
+        """Writes attributes of a member that is there; see :meth:`FileTree.note`."""
+        with phil:
+            found = self._file.get(as_bytes(path))
+            if found is not None:
+                _write_attributes(found, attributes)
+                self._changed(path.rpartition("/")[0], path.rpartition("/")[2])
 
     def mkdir(self, path: str, *, exist_ok: bool) -> None:
         """Makes a folder; see :meth:`FileTree.mkdir`."""
@@ -88,6 +93,8 @@ class Changes:
         with phil:
             folder, name, kind = self._existing(old)
             source = join(folder, name)
+            if new.startswith(f"{old}/"):  # before folders are made on the way
+                raise ValueError(f"{old!r} cannot move into itself, to {new!r}")
             target_folder = self._require_folder(new.rpartition("/")[0])
             target = join(target_folder, new.rpartition("/")[2])
             if target == source:
@@ -200,6 +207,12 @@ class Changes:
     def _note(self) -> None:
         if not self.had_index:
             self.had_index = saved.drop(self._file)
+
+
+def _write_attributes(found: h5py.HLObject, attributes: Mapping[str, int | None]) -> None:
+    for key, value in attributes.items():
+        if value is not None:
+            found.attrs.create(key, value, dtype=_ATTRIBUTE_TYPES[key])
 
 
 def _name(name: str) -> bytes:

@@ -13,6 +13,7 @@ references, other types of variable length, types unknown      none: ``Unsupport
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import numpy as np
 from h5fast import _index, layout
 from h5fast.errors import UnsupportedError
 
-__all__ = ["Content", "Stored", "examine", "read_all", "read_range", "stored_as"]
+__all__ = ["Content", "Stored", "examine", "head_of", "read_all", "read_range", "stored_as"]
 
 # Rows up to this size are read whole where a range of bytes begins or ends in them.
 _WHOLE_ROW = 1 << 20
@@ -85,6 +86,12 @@ def examine(dataset: h5py.Dataset) -> Content:
     if (dtype == np.dtype("u1") and len(shape) == 1) or (is_opaque and (shape == () or (len(shape) == 1 and dtype.itemsize == 1))):
         return Content("bytes", count * dtype.itemsize, b"")
     return Content("array", count * dtype.itemsize, _npy_head(dtype, shape))
+
+
+@functools.lru_cache(1024)
+def head_of(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What comes before the elements of a dataset of plain numbers: nothing for one axis of uint8, else a ``.npy`` head."""
+    return b"" if dtype == np.dtype("u1") and len(shape) == 1 else _npy_head(dtype, shape)
 
 
 def _named(dtype: np.dtype) -> str:

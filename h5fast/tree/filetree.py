@@ -382,6 +382,11 @@ class FileTree(Mapping[str, bytes]):
             place = join(place, posixpath.basename(self._resolve(old)))
         self._writable().move(self._resolve(old), place)
 
+    def note(self, path: str | os.PathLike[str], *, modified: int | None = None, permissions: int | None = None) -> None:
+        """Notes the time of modification or permissions of a file or folder. Files of the layout `encoded` keep what they have."""
+        place = self._real(path)[0]
+        self._writable().note(place, {"Modified": modified, "Permissions": permissions})
+
     def _writable(self) -> Changes:
         if self._changes is None:
             raise io.UnsupportedOperation(f"{self.path} is open for reading: FileTree(path, 'r+') changes it")

@@ -122,6 +122,7 @@ cdef extern from "spans.h":
     ctypedef struct h5fast_spans:
         const h5fast_slice *spans
         uint8_t **targets
+        uint8_t *outcomes
         uint64_t count
         const h5fast_storage **storages
         h5fast_source *source

@@ -45,13 +45,22 @@ cdef extern from "hdf5_api.h":
         int (*space_rank)(h5_hid space) noexcept
         int64_t (*space_points)(h5_hid space) noexcept
         int (*space_close)(h5_hid space) noexcept
+        int (*space_extents)(h5_hid space, uint64_t *extents, uint64_t *most) noexcept
+        int (*type_equal)(h5_hid one, h5_hid other) noexcept
+        h5_hid (*dataset_properties)(h5_hid dataset) noexcept
+        int (*properties_close)(h5_hid properties) noexcept
+        int (*properties_layout)(h5_hid properties) noexcept
+        int (*properties_chunk)(h5_hid properties, int most, uint64_t *extents) noexcept
+        int (*properties_filters)(h5_hid properties) noexcept
+        int (*properties_filter)(h5_hid properties, unsigned place, unsigned *flags, size_t *count, unsigned *values,
+                                 size_t name_size, char *name, unsigned *available) noexcept
         int (*attribute_exists)(h5_hid object, const char *name) noexcept
         h5_hid (*attribute_open)(h5_hid object, const char *name, h5_hid access) noexcept
         h5_hid (*attribute_space)(h5_hid attribute) noexcept
         int (*attribute_read)(h5_hid attribute, h5_hid type, void *buffer) noexcept
         int (*attribute_close)(h5_hid attribute) noexcept
     int H5_INDEX_BY_NAME, H5_ITERATE_UPWARDS, H5_LINK_HARD, H5_OBJECT_GROUP, H5_OBJECT_DATASET
-    int H5_TYPE_INTEGER, H5_SIGN_NONE
+    int H5_TYPE_INTEGER, H5_SIGN_NONE, H5_LAYOUT_CHUNKED
     unsigned H5_INFO_BASIC, H5_INFO_ATTRIBUTES
     int H5_CHUNK_INDEX_EXTENSIBLE_ARRAY
     unsigned H5_DONT_FILTER_PARTIAL_CHUNKS
