@@ -176,6 +176,8 @@ class _naming:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, UnsupportedError) and self._name not in str(error):
             raise UnsupportedError(f"{self._name}: {error}") from error
+        if isinstance(error, CorruptFileError) and self._name not in str(error):
+            raise CorruptFileError(errno.EIO, f"{self._name}: {error}") from error
 
 
 class Member:
