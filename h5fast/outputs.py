@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import h5py
 import numpy as np
+from h5py import h5s
 
 from h5fast import layout
 from h5fast._encode import Encoder, encoder_memory
@@ -223,6 +224,20 @@ def _put_chunk(dataset: h5py.Dataset, first: int, stored: Any, mask: int, rows: 
     dataset.id.write_direct_chunk((first, *(0,) * (len(dataset.shape) - 1)), stored, mask)
 
 
+def _assign(dataset: h5py.Dataset, first: int, rows: np.ndarray[Any, Any]) -> None:
+    """``dataset[first:first + len(rows)] = rows``. h5py's own way takes a single row of any length for an axis more."""
+    base = h5py.check_vlen_dtype(dataset.dtype)
+    if base is None or base in (str, bytes):
+        dataset[first:first + len(rows)] = rows
+        return
+    ragged = np.empty(rows.shape, dataset.dtype)
+    for place in np.ndindex(*rows.shape):
+        ragged[place] = np.asarray(rows[place], base)
+    space = dataset.id.get_space()
+    space.select_hyperslab((first, *(0,) * (rows.ndim - 1)), rows.shape)
+    dataset.id.write(h5s.create_simple(rows.shape), space, ragged)
+
+
 class GeneralOutput:
     """Rows that HDF5 writes itself; see :class:`Output`."""
 
@@ -256,7 +271,7 @@ class GeneralOutput:
         rows = np.concatenate(self._waiting)
         if end > self.dataset.shape[0]:
             self.dataset.resize(end, axis=0)
-        self.dataset[first:end] = rows[:end - first]
+        _assign(self.dataset, first, rows[:end - first])
         self._written = end
         self._waiting = [rows[end - first:]] if len(rows) > end - first else []
 
