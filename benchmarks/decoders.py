@@ -57,13 +57,17 @@ def bare_deflate() -> Decode:
     return decode
 
 
-def h5py_lzf() -> Decode:
+def h5py_lzf_library() -> ctypes.CDLL:
+    """The library that has h5py's lzf filter."""
     for path in Path(h5py.__file__).parent.glob("*.so"):
         library = ctypes.CDLL(str(path))
         if hasattr(library, "lzf_decompress"):
-            break
-    else:
-        sys.exit("this h5py does not export its lzf decoder")
+            return library
+    sys.exit("this h5py does not export its lzf filter")
+
+
+def h5py_lzf() -> Decode:
+    library = h5py_lzf_library()
 
     def decode(stored: bytes, out: int, size: int) -> None:
         if library.lzf_decompress(stored, len(stored), ctypes.c_void_p(out), size) != size:
