@@ -19,6 +19,7 @@ import h5py
 
 from h5fast import plugins
 from h5fast._storage import FILTER_NAMES
+from h5fast.chunking import ONE_READ_BYTES
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
 from h5fast.sizes import format_bytes
@@ -32,9 +33,6 @@ _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the t
 #: What h5py raises, at one place or another, for a file that libhdf5 cannot make sense of.
 UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
-#: From here on, decoding costs more than finding, reading and handing out a chunk (about 2 µs, in which lzf decodes some
-#: 4 KiB): a chunk for random rows should not be smaller, and every multiple of it costs a random row as much again.
-_ONE_READ_BYTES = 4096
 #: Up to this many times the best number of rows a chunk, advice would be pedantry.
 _GOOD_ENOUGH = 4
 
@@ -293,7 +291,7 @@ def _chunk_advice(report: DatasetReport) -> Iterator[str]:
     if report.chunks is None or report.shape is None:
         return
     spans = math.prod(-(-length // chunk) for length, chunk in zip(report.shape[1:], report.chunks[1:], strict=True))
-    least = max(1, _ONE_READ_BYTES // max(1, report.row_bytes))
+    least = max(1, ONE_READ_BYTES // max(1, report.row_bytes))
     most = least * _GOOD_ENOUGH
     rows = min(report.chunks[0], report.shape[0])
     row_chunk = (least, *report.shape[1:])
@@ -304,7 +302,7 @@ def _chunk_advice(report: DatasetReport) -> Iterator[str]:
             f"a chunk holds {rows:,} rows, and a random row decodes it for one of them: "
             f"{least:,} to {most:,} rows a chunk, such as chunks={row_chunk}, suit random rows"
         )
-    elif report.chunk_bytes * _GOOD_ENOUGH < _ONE_READ_BYTES and rows < report.shape[0]:
+    elif report.chunk_bytes * _GOOD_ENOUGH < ONE_READ_BYTES and rows < report.shape[0]:
         yield f"a chunk holds only {format_bytes(report.chunk_bytes)}: with chunks={row_chunk} there are fewer to find"
 
 

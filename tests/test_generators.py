@@ -6,6 +6,9 @@ floats, one output only, an error that hid another one.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -251,3 +254,12 @@ def test_predictions_without_labels_and_wrong_ones(tmp_path: Path) -> None:
         assert not (tmp_path / "q.h5").exists() and not (tmp_path / "l.h5").exists()
     with pytest.raises(ValueError, match="two files"):
         write_predict_generator(lambda x: x, Numbered(5), h5py_file=path, h5py_label=tmp_path / "." / "p.h5")
+
+
+def test_from_a_generator_to_training(tmp_path: Path) -> None:
+    """The example, on real images: generator, file, features, training."""
+    pytest.importorskip("sklearn")
+    example = Path(__file__).parent.parent / "examples" / "generator_route.py"
+    done = subprocess.run([sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(example.parent.parent)})
+    assert done.returncode == 0 and "recognised" in done.stdout, done.stdout + done.stderr
