@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,9 +28,12 @@ from h5fast.window import as_part, checked_rows, expanded, shifted, without_mixe
 __all__ = ["MAX_ARRAY_BYTES", "HDF5Matrix", "Normalize"]
 
 #: The largest matrix, in bytes after the normalizer, that ``np.asarray(matrix)`` reads; above it, it refuses.
-#: 1 GiB: enough for the test half of most image sets, and too little to fill a laptop by one careless ``fit(x=matrix)``,
-#: which in Keras 3 converts its input 2 × epochs + 1 times. ``matrix[...]`` is explicit and has no limit.
+#: 1 GiB: enough for the test half of most image sets, and too little to fill a laptop by one careless call.
+#: ``matrix[...]`` is explicit and has no limit.
 MAX_ARRAY_BYTES = 1 << 30
+
+#: The modules of Keras 3 that make arrays of what ``fit``, ``evaluate`` and ``predict`` are given: 2 * epochs + 1 times.
+_KERAS_INPUTS = "keras.src.trainers."
 
 #: Bytes of stored rows that iteration reads at a time: about ten chunks of the usual size, so that a block border that
 #: falls inside a chunk decodes that chunk twice at a cost of a tenth.
@@ -192,7 +196,16 @@ class HDF5Matrix:
             yield from self[first : min(first + step, len(self))]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        """All rows, normalized, as a new array. ``ValueError`` above ``MAX_ARRAY_BYTES``, and for ``copy=False``."""
+        """All rows, normalized, as a new array. ``ValueError`` above ``MAX_ARRAY_BYTES``, and for ``copy=False``.
+
+        ``ValueError``, too, at any size, where ``fit``, ``evaluate`` or ``predict`` of Keras asks for it.
+        """
+        if sys._getframe(1).f_globals.get("__name__", "").startswith(_KERAS_INPUTS):  # np.asarray has no frame
+            raise ValueError(
+                f"Keras makes an array of its input again and again, in fit 2 * epochs + 1 times, and would read all of "
+                f"{self!r} each time. Call h5fast.keras.install() first: then this very call reads batch by batch. Or, "
+                "without changing Keras, pass h5fast.keras.HDF5Sequence(x, y, batch_size=...) in place of x and y"
+            )
         if copy is False:
             raise ValueError("an HDF5Matrix is read from a file: it cannot become an array without a copy")
         nbytes = self.size * self.dtype.itemsize
@@ -284,6 +297,23 @@ class HDF5Matrix:
             raise IndexError(f"no field {name!r} in rows of type {self.dtype}")
         rows: np.ndarray = self[...]
         return rows[name]
+
+    def part(self, start: int = 0, end: int | None = None) -> HDF5Matrix:
+        """The rows ``start`` to ``end`` of this matrix as a matrix of their own; nothing is read.
+
+        They are row numbers of this matrix, ``0 <= start <= end <= len(self)``, and None means its last row. Raises
+        ``IndexError`` for others, ``ValueError`` if the matrix is closed.
+        """
+        source = self._opened()
+        start = operator.index(start)
+        end = len(self) if end is None else operator.index(end)
+        if not 0 <= start <= end <= len(self):
+            raise IndexError(f"there are no rows {start} to {end} in {self!r}")
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__, start=self.start + start, end=self.start + end)
+        if isinstance(source.owner, Lease):
+            part._source = source._replace(owner=Lease(source.owner.shared))
+        return part
 
     # Life cycle.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import pickle
+from typing import Any
 
 import h5py
 import numpy as np
@@ -325,6 +326,37 @@ def test_asarray(path: pathlib.Path, image: np.ndarray, monkeypatch: pytest.Monk
         monkeypatch.setattr(matrix_module, "MAX_ARRAY_BYTES", x.size - 1)
         np.asarray(x)
     assert same(x[...], image[5:25]) and same(x[()], image[5:25])
+
+
+@pytest.mark.parametrize("module", ["keras.src.trainers.data_adapters.array_slicing", "keras.src.trainers.epoch_iterator"])
+def test_no_array_for_fit_at_any_size(path: pathlib.Path, module: str) -> None:
+    """Keras 3 makes an array of its input 2 * epochs + 1 times: the whole file, silently, each time."""
+    x = HDF5Matrix(path, "image", 5, 6)
+    keras = {"__name__": module, "np": np, "x": x}
+    with pytest.raises(ValueError, match=r"h5fast\.keras\.install\(\).*h5fast\.keras\.HDF5Sequence\(x, y, batch_size=\.\.\.\)"):
+        eval("np.asarray(x)", keras)
+    assert eval("np.asarray(x).shape", {**keras, "__name__": "keras.src.backend.common"}) == (1, 6, 5, 3)
+
+
+@pytest.mark.parametrize("normalizer", [None, Normalize(1 / 255), lambda rows: rows[:, ::2] / 255])
+def test_part(path: pathlib.Path, image: np.ndarray, normalizer: Any) -> None:
+    whole = HDF5Matrix(path, "image", 5, 25, normalizer)
+    part = whole.part(3, 9)
+    assert same(part[...], whole[3:9]) and part.shape == whole[3:9].shape and repr(part).count("rows 8:14") == 1
+    assert same(part.part(1)[...], whole[4:9]) and len(whole.part()) == 20 and len(whole.part(20)) == 0
+    whole.close()
+    assert same(part.part(end=2)[...], HDF5Matrix(path, "image", 8, 10, normalizer)[...])
+    for start, end in ((-1, 3), (0, 7), (4, 3)):
+        with pytest.raises(IndexError, match=f"no rows {start} to {end}"):
+            part.part(start, end)
+    part.close()
+    with pytest.raises(ValueError, match="closed"):
+        part.part()
+
+
+def test_part_of_an_open_dataset(path: pathlib.Path, image: np.ndarray) -> None:
+    with h5py.File(path) as file:
+        assert same(HDF5Matrix(file["image"]).part(2, 4)[...], image[2:4])
 
 
 def test_the_limit_counts_normalized_bytes(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
