@@ -105,9 +105,14 @@ class Group(h5py.Group):
 
 
 class File(Group, h5py.File):
-    """An HDF5 file, as :class:`h5py.File` with the same modes, drivers and options, whose members are h5fast's."""
+    """An HDF5 file, as :class:`h5py.File` with the same modes, drivers and options, whose members are h5fast's.
+
+    ``chunk_cache_mem_size`` is what ``h5py_cache.File`` calls ``rdcc_nbytes``: programs that were written for it run.
+    """
 
     def __init__(self, name: Any, *args: Any, **options: Any) -> None:
+        if "chunk_cache_mem_size" in options and "rdcc_nbytes" not in options:
+            options["rdcc_nbytes"] = options.pop("chunk_cache_mem_size")
         try:
             super().__init__(name, *args, **options)
         except OSError as error:

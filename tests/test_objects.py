@@ -407,3 +407,10 @@ def test_astype_to_its_own_type_is_read_by_h5fast(path: Path) -> None:
 def test_an_array_without_a_copy_is_refused_in_h5pys_words(file: h5fast.File) -> None:
     with pytest.raises(ValueError, match="memory allocation cannot be avoided"):
         np.array(file["table"], copy=False)
+
+
+def test_the_chunk_cache_as_h5py_cache_calls_it(path: Path) -> None:  # noqa: F811
+    with h5fast.File(path, "r", chunk_cache_mem_size=1024**2 * 30) as file:
+        assert file.id.get_access_plist().get_cache()[2] == 1024**2 * 30
+    with pytest.raises(TypeError, match="chunk_cache_mem_size"):
+        h5fast.File(path, "r", chunk_cache_mem_size=1024**2, rdcc_nbytes=1024)
