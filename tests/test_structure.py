@@ -78,6 +78,14 @@ def test_frameworks_are_imported_when_asked_for() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
 
 
+@pytest.mark.parametrize("found", ["None", "types.ModuleType('keras')"], ids=["missing", "Keras 2"])
+def test_a_framework_that_is_missing_is_said_with_its_remedy(found: str) -> None:
+    code = f"import sys, types, h5fast; sys.modules['keras'] = {found}\n" \
+           "try:\n    h5fast.keras\nexcept ImportError as error:\n    assert 'h5fast.keras needs Keras 3' in str(error), error\n" \
+           "else:\n    raise AssertionError('it was imported')"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+
+
 def test_no_import_cycle() -> None:
     modules = _modules()
     assert len(modules) > 15

@@ -1,0 +1,9 @@
+"""HDF5 files as what Keras 3 trains on, with the jax, torch and tensorflow backends; see docs/keras.md.
+
+Importing this module imports Keras. Raises ``ImportError`` where that is not Keras 3, or lacks its backend.
+"""
+
+from h5fast.keras.fitting import fit_data
+from h5fast.keras.sequence import HDF5DataGenerator, HDF5Sequence
+
+__all__ = ["HDF5DataGenerator", "HDF5Sequence", "fit_data"]
