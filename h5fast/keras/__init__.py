@@ -3,7 +3,8 @@
 Importing this module imports Keras. Raises ``ImportError`` where that is not Keras 3, or lacks its backend.
 """
 
+from h5fast.keras.classic import install, uninstall
 from h5fast.keras.fitting import fit_data
 from h5fast.keras.sequence import HDF5DataGenerator, HDF5Sequence
 
-__all__ = ["HDF5DataGenerator", "HDF5Sequence", "fit_data"]
+__all__ = ["HDF5DataGenerator", "HDF5Sequence", "fit_data", "install", "uninstall"]
