@@ -5,6 +5,16 @@ Importing this module imports Keras. Raises ``ImportError`` where that is not Ke
 
 from h5fast.keras.classic import install, uninstall
 from h5fast.keras.fitting import fit_data
+from h5fast.keras.images import HDF5MatrixCacheIterator, ImageDataGenerator, flow_hdf5
 from h5fast.keras.sequence import HDF5DataGenerator, HDF5Sequence
 
-__all__ = ["HDF5DataGenerator", "HDF5Sequence", "fit_data", "install", "uninstall"]
+__all__ = [
+    "HDF5DataGenerator",
+    "HDF5MatrixCacheIterator",
+    "HDF5Sequence",
+    "ImageDataGenerator",
+    "fit_data",
+    "flow_hdf5",
+    "install",
+    "uninstall",
+]
