@@ -46,3 +46,29 @@ def test_checks(name: str, backend: str) -> None:
 def test_legacy() -> None:
     require("keras", "tensorflow", "tf_keras")
     run_checks("legacy.py", "tensorflow")
+
+
+# The backends that a program is tried on, and what it must print at its end: the accuracy that the program itself demands.
+EXAMPLES = {
+    "keras_hdf5matrix.py": "Test accuracy: ",
+    "keras_data_generator.py": "Test accuracy: ",
+    "keras_flow_hdf5.py": "Validation accuracy: ",
+}
+ACCURACY = 0.95
+WARNINGS = (
+    "error",
+    "ignore:Do not pass an `input_shape`:UserWarning",  # of Keras 3, about how the program was always written
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",  # of Keras' torch backend and numpy 2
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("program", EXAMPLES)
+def test_examples(program: str, backend: str, tmp_path: Path) -> None:
+    require("keras", backend, "sklearn")
+    options = [option for warning in WARNINGS for option in ("-W", warning)]
+    done = subprocess.run([sys.executable, *options, str(HERE.parent.parent / "examples" / program), str(tmp_path)],
+                          env=environment(backend), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    accuracy = float(done.stdout.rpartition(EXAMPLES[program])[2])
+    assert accuracy >= ACCURACY
