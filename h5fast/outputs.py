@@ -7,6 +7,7 @@ encode one run, the caller writes the one before with HDF5's direct chunk write 
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Protocol
 
 import h5py
@@ -15,6 +16,7 @@ from h5py import h5s
 
 from h5fast import layout
 from h5fast._encode import Encoder, encoder_memory
+from h5fast._library import ALLOWED_PLUGINS
 from h5fast._storage import Storage
 from h5fast.threads import get_num_threads
 
@@ -22,8 +24,11 @@ __all__ = ["DirectOutput", "GeneralOutput", "Output", "open_output", "smallest_m
 
 # A run larger than this no longer stays in the caches between the threads that fill, encode and write it.
 _RUN_BYTES = 4 << 20
-# Chunks of a run, for each thread, where the memory is there: fewer leave threads idle at its end.
-_CHUNKS_EACH = 4
+# Chunks of a run, where the memory is there: fewer leave threads idle at its end. Not a matter of how many threads there are:
+# the same rows make the same file on any machine.
+_RUN_CHUNKS = 16
+# The part of the memory that is for runs; the rest is for what threads have for the steps of a pipeline.
+_RUN_PART = 3 / 4
 
 
 class Output(Protocol):
@@ -85,8 +90,9 @@ def _directly_written(dataset: h5py.Dataset) -> layout.Layout:
 
 
 def smallest_memory(chunk_bytes: int) -> int:
-    """Bytes that a field with such chunks cannot do without: two runs of a chunk, as they are and encoded."""
-    return 4 * chunk_bytes
+    """Bytes that a field with such chunks cannot do without: two runs of a chunk, as they are and encoded, and the steps of one
+    thread in between."""
+    return 8 * chunk_bytes
 
 
 def _storage(described: layout.Layout) -> Storage:
@@ -105,7 +111,8 @@ class DirectOutput:
         self.rows = rows
         self._filters = (1 << storage.filter_count) - 1
         self._fill = np.frombuffer(described.fill, described.dtype)[0]
-        chunks = _run_chunks(storage, memory)
+        chunks = _run_chunks(storage, int(memory * _RUN_PART))
+        self._most_threads = _most_threads(storage, described, int(memory * (1 - _RUN_PART)))
         self._encoders = [Encoder(storage, chunks) for _ in range(2)]
         self._buffers = [np.empty((chunks * self.chunk_rows, *dataset.shape[1:]), described.dtype) for _ in range(2)]
         self._filling = 0  # which of them takes rows
@@ -137,7 +144,7 @@ class DirectOutput:
         used = chunks * self.chunk_rows
         first = self.rows - self._filled
         self._finish_run()
-        encoder.start(buffer, chunks, get_num_threads())
+        encoder.start(buffer, chunks, min(get_num_threads(), self._most_threads))
         before, self._begun = self._begun, (encoder, first)
         self._write_run(before)
         other = self._buffers[1 - self._filling]
@@ -215,8 +222,16 @@ class DirectOutput:
 def _run_chunks(storage: Storage, memory: int) -> int:
     """Chunks of a run: as many as the memory allows and do good."""
     affordable = memory // (2 * (storage.chunk_bytes + encoder_memory(storage, 1)))
-    useful = max(_RUN_BYTES // storage.chunk_bytes, _CHUNKS_EACH * get_num_threads())
+    useful = max(_RUN_BYTES // storage.chunk_bytes, _RUN_CHUNKS)
     return max(1, min(affordable, useful))
+
+
+def _most_threads(storage: Storage, described: layout.Layout, memory: int) -> int:
+    """Threads whose buffers the memory has room for: one of a chunk for each filter but the last, two more for a plugin, in each
+    of the two encoders."""
+    plugins = any(number in ALLOWED_PLUGINS for number, _ in described.filters)
+    buffers = max(0, storage.filter_count - 1) + 2 * plugins
+    return max(1, memory // (2 * buffers * storage.chunk_bytes)) if buffers else sys.maxsize
 
 
 def _put_chunk(dataset: h5py.Dataset, first: int, stored: Any, mask: int, rows: int) -> None:

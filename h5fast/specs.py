@@ -16,7 +16,7 @@ from h5fast.codec import Codec, Pipeline, resolve_codec
 from h5fast.plugins import pipeline, register_plugins
 from h5fast.sizes import format_bytes
 
-__all__ = ["Layout", "Spec", "lay_out"]
+__all__ = ["Recipe", "Spec", "lay_out"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Recipe:
     """How a field is to be stored.
 
     Attributes:
@@ -148,7 +148,7 @@ class Layout:
     codec_reason: str
 
 
-def lay_out(name: str, spec: Spec, *, access: str, rows: int | None, most_bytes: int, codec_reason: str = "asked for") -> Layout:
+def lay_out(name: str, spec: Spec, *, access: str, rows: int | None, most_bytes: int, codec_reason: str = "asked for") -> Recipe:
     """How a field is to be stored, in chunks of up to `most_bytes` where their size is not asked for.
 
     Raises:
@@ -166,4 +166,4 @@ def lay_out(name: str, spec: Spec, *, access: str, rows: int | None, most_bytes:
     if chunk_rows * spec.row_bytes > LARGEST_CHUNK:
         raise ValueError(f"field {name!r}: a chunk of {chunk_rows} rows takes {format_bytes(chunk_rows * spec.row_bytes)}, and HDF5 "
                          "stores less than 4 GiB in one: take fewer chunk_rows, or split the rows into fields")
-    return Layout(chunk_rows, reason, codec, codec_reason)
+    return Recipe(chunk_rows, reason, codec, codec_reason)

@@ -89,6 +89,9 @@ class Target(Protocol):
     def leave(self) -> None:
         """Closes the file as it is."""
 
+    def drop(self) -> None:
+        """Closes the file and takes away what this writer made, as if it had never been."""
+
 
 class AtomicTarget:
     """``NAME.partial``, which becomes ``NAME`` when it is complete; see :class:`Target`."""
@@ -109,7 +112,7 @@ class AtomicTarget:
             self.note: Any = None if state is None else state.get("note")
             self.file = h5py.File(self._transaction, "w" if state is None else "r+")
         except BaseException:
-            self.leave()
+            self.drop()
             raise
 
     @property
@@ -166,6 +169,12 @@ class AtomicTarget:
             self.file.close()
         self._transaction.close()
 
+    def drop(self) -> None:
+        self.leave()
+        if not self.resumed:
+            self.path.unlink(missing_ok=True)
+            commit_path(self.path).unlink(missing_ok=True)
+
 
 class LiveTarget:
     """A file that is written in place and read meanwhile; see :class:`Target`."""
@@ -206,6 +215,10 @@ class LiveTarget:
     def leave(self) -> None:
         self.outputs = {}
         self.file.close()
+
+    def drop(self) -> None:
+        self.leave()
+        self.path.unlink(missing_ok=True)
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

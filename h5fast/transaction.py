@@ -71,6 +71,7 @@ class Transaction:
         self.state: dict[str, Any] | None = None
         self.blobs: dict[str, bytes] = {}
         self._failure: OSError | None = None
+        self._process = os.getpid()
         self._pages: dict[int, bytearray] = {}  # of the committed part, as they are to be, by number; the last may be short
         self._committed = 0  # bytes of the committed part
         self._size = 0  # bytes of the file as its user sees it
@@ -168,7 +169,7 @@ class Transaction:
         """Writes at the present offset; always takes all of it."""
         view = memoryview(data).cast("B")
         count, first = len(view), self._at
-        if self._failure is None:
+        if self._is_written():
             aside = max(0, min(count, self._committed - first))
             try:
                 if aside > 0:
@@ -184,7 +185,7 @@ class Transaction:
     def truncate(self, size: int | None = None) -> int:
         """Makes the file as long as that."""
         self._size = self._at if size is None else size
-        if self._failure is None and self._size >= self._committed:
+        if self._is_written() and self._size >= self._committed:
             try:
                 os.ftruncate(self._descriptor, self._size)
             except OSError as error:
@@ -250,6 +251,10 @@ class Transaction:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _is_written(self) -> bool:
+        """Not after a refusal, and not in a forked child: libhdf5 writes what it has when that ends."""
+        return self._failure is None and os.getpid() == self._process
 
     def _kept_pages(self, begin: int, end: int) -> list[tuple[int, bytearray]]:
         if not self._pages or begin >= end:

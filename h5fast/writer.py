@@ -86,8 +86,11 @@ class Writer:
         # Batches that came before the codecs were chosen; None when the datasets are there.
         self._sample: list[dict[str, np.ndarray[Any, Any]]] | None = []
         if self._target.resumed or all(spec.codec != "auto" for spec in self._fields.values()):
-            with self._giving_up_on_errors():
+            try:
                 self._begin()
+            except BaseException:
+                self._target.drop()
+                raise
 
     @property
     def rows(self) -> int:
@@ -254,14 +257,18 @@ class Writer:
             self._closed = True
 
     def abandon(self) -> None:
-        """Closes without giving the file its name: the partial file stays, with all that was appended. A live file is closed as
-        it is."""
+        """Closes without giving the file its name: the partial file stays, with all that was appended, if anything was. A live
+        file is closed as it is."""
         with self._lock:
             if not self._closed:
                 self._check_process()
                 self._leave()
 
     def _leave(self) -> None:
+        if self._rows == 0 and not self._target.resumed and not any(output.rows for output in self._target.outputs.values()):
+            self._closed = True
+            self._target.drop()  # there is nothing to resume
+            return
         with self._giving_up_on_errors():
             if self._sample is not None:
                 self._begin()

@@ -18,6 +18,7 @@ import hdf5_files as files
 import numpy as np
 import pytest
 
+import h5fast
 from h5fast import Spec, Writer
 
 SPECS = {"image": Spec((8, 8), "u1", chunk_rows=3), "deep/label": Spec((), "<i4", chunk_rows=50, codec="gzip"),
@@ -61,6 +62,31 @@ def test_exception_leaves_no_file_and_all_rows_to_resume(tmp_path: Path) -> None
         writer.append(rows_from(11, 200))
     check_rows(path, 211)
     assert files_of(path) == ["w.h5"]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_nothing_is_left_where_nothing_was_appended(tmp_path: Path, live: bool) -> None:
+    with pytest.raises(ZeroDivisionError):
+        with Writer(tmp_path / "w.h5", SPECS, live=live):
+            1 / 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_rows_make_the_same_file(tmp_path: Path) -> None:
+    """Whatever the number of threads, and wherever memory was used before."""
+    contents = set()
+    for threads in (1, 2, 5):
+        path = tmp_path / f"{threads}.h5"
+        h5fast.set_num_threads(threads)
+        try:
+            with Writer(path, {**SPECS, "large": Spec((1000, 300), "<f4", chunk_rows=2)}) as writer:
+                for first in range(0, 60, 20):
+                    large = np.random.default_rng(first).integers(0, 9, (20, 1000, 300)).astype("<f4")
+                    writer.append({**rows_from(first, 20), "large": large})
+        finally:
+            h5fast.set_num_threads(None)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 def test_a_partial_file_is_neither_taken_nor_thrown_away_unasked(tmp_path: Path) -> None:
@@ -298,21 +324,23 @@ FORKING = """
     from h5fast import Writer
     with Writer(sys.argv[1], SPECS) as writer:
         writer.append(rows_from(0, 100))
+        writer.flush()
+        writer.append(rows_from(100, 5000))
         child = os.fork()
         if child == 0:
             try:
-                writer.append(rows_from(100, 1))
+                writer.append(rows_from(5100, 1))
             except OSError:
-                os._exit(0)
+                sys.exit(0)  # libhdf5 writes what it has when it is closed, at the exit
             os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
-        writer.append(rows_from(100, 50))
+        writer.append(rows_from(5100, 50))
 """
 
 
 def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
     files.run_python(FORKING, tmp_path / "w.h5")
-    check_rows(tmp_path / "w.h5", 150)
+    check_rows(tmp_path / "w.h5", 5150)
 
 
 CALLS = ("pwrite", "fsync", "ftruncate", "replace", "link", "unlink", "open")
