@@ -117,6 +117,8 @@ static h5fast_status decode(reader *r, uint64_t place, uint64_t end)
         want.first = span->first < want.first ? span->first : want.first;
         want.end = span->first + span->length > want.end ? span->first + span->length : want.end;
     }
+    if (want.first == want.end)
+        return H5FAST_OK;
     if (!h5fast_source_holds(read->source, head->address, head->stored))
         return H5FAST_TRUNCATED; /* before a buffer of that size is made */
     h5fast_status status = h5fast_buffer_reserve(&r->scratch->encoded, head->stored);
@@ -143,7 +145,7 @@ static __attribute__((noinline)) void run_span(reader *r, uint64_t place)
     const h5fast_slice *span = span_at(read, place);
     uint64_t number = read->order[place], end = place + 1;
     h5fast_status status = H5FAST_OK;
-    if (span->length == 0 || span->address > atomic_load_explicit(&read->error_at, memory_order_relaxed))
+    if (span->address > atomic_load_explicit(&read->error_at, memory_order_relaxed))
         return;
     r->sys_errno = r->filter = 0;
     if (span->address == 0) {

@@ -85,7 +85,7 @@ class Model:
 
 
 @pytest.mark.parametrize("write", [write_tree, write_encoded])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_a_tree_does_what_a_dictionary_does(tmp_path: Path, write: Any, steps: list[tuple[str, str, str, bytes]]) -> None:
     start = {"a/b": b"ab", "e": b"", "c d/é/a": b"deep"}

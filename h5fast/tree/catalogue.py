@@ -69,20 +69,20 @@ class Catalogue:
 
     # --- finding ---
 
-    def find(self, path: str) -> int:
-        """The row of a member; links are followed. -1 for the root.
+    def find(self, path: str) -> tuple[str, int]:
+        """Path and row of a member, after all links; -1 for the root.
 
         Raises:
             FileNotFoundError, NotADirectoryError, UnsupportedError: see :meth:`folder` and :meth:`follow`.
         """
         if not path:
-            return -1
+            return "", -1
         parent, _, name = path.rpartition("/")
         folder = self.folder(parent)
         row = self.row_of(folder, name)
         if row is None:
             raise FileNotFoundError(f"no {path!r}")
-        return self.follow(folder, name, row)[1]
+        return self.follow(folder, name, row)
 
     def row_of(self, folder: Folder, name: str) -> int | None:
         """The row of a member of a folder, links not followed; None where there is none."""
@@ -90,15 +90,6 @@ class Catalogue:
         if row is None and not folder.is_complete:
             row = self._look_up(folder, [name])[0]
         return row
-
-    def real_path(self, path: str) -> str:
-        """The path of a member that there is, after all links."""
-        if not path:
-            return path
-        parent, _, name = path.rpartition("/")
-        folder = self.folder(parent)
-        row = self.row_of(folder, name)
-        return path if row is None else self.follow(folder, name, row)[0]
 
     def find_many(self, paths: Sequence[str]) -> np.ndarray:
         """The rows of files, links followed.
@@ -122,7 +113,7 @@ class Catalogue:
         is_file = rows >= 0
         is_file[is_file] = self.table.members["kind"][rows[is_file]] == FILE
         for place in np.flatnonzero(~is_file).tolist():
-            found = rows[place] = self.find(paths[place])
+            found = rows[place] = self.find(paths[place])[1]
             if found < 0 or self.table.members["kind"][found] != FILE:
                 raise IsADirectoryError(f"{paths[place]!r} is a folder")
         return rows

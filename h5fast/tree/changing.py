@@ -71,7 +71,7 @@ class Changes:
             if path and self.catalogue().row_of(self.catalogue().folder(parent), name) is None:
                 self._require_folder(path)
                 return
-            row = self.catalogue().find(path)
+            row = self.catalogue().find(path)[1]
             is_folder = row < 0 or self.catalogue().table.members["kind"][row] == FOLDER
             if not (exist_ok and is_folder):
                 raise FileExistsError(f"{path!r} is there already")
@@ -159,6 +159,7 @@ class Changes:
         inside = self._encoded_above(path)
         if inside is not None:
             encoded.remove(self._file[as_bytes(inside[0])], inside[1])
+            self._group(path.rpartition("/")[0])  # a folder that only this file's path told of stays
 
     def _relink(self, source: str, target: str) -> None:
         inside, there = self._encoded_above(source), self._encoded_above(target)
@@ -169,15 +170,17 @@ class Changes:
             return
         if there is not None and there[0] == inside[0]:
             encoded.rename(self._file[as_bytes(inside[0])], inside[1], there[1])
+            self._group(source.rpartition("/")[0])
             return
         self._catalogue = None
         self._copy_out(source, target)
         encoded.remove(self._file[as_bytes(inside[0])], inside[1])
+        self._group(source.rpartition("/")[0])
 
     def _copy_out(self, source: str, target: str) -> None:
         """Files of a layout `encoded` that leave its group become datasets."""
         try:
-            row = self.catalogue().find(source)
+            row = self.catalogue().find(source)[1]
         except FileNotFoundError:
             return  # it was not of that layout, and has moved
         member = self.catalogue().table.members[row]

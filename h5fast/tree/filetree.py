@@ -252,7 +252,7 @@ class FileTree(Mapping[str, bytes]):
 
     def _is(self, path: str, kind: int) -> bool:
         try:
-            row = self._catalogue.find(path)
+            row = self._catalogue.find(path)[1]
         except (H5FastError, OSError):
             return False
         return bool((FOLDER if row < 0 else self._catalogue.table.members["kind"][row]) == kind)
@@ -312,7 +312,7 @@ class FileTree(Mapping[str, bytes]):
             rows = catalogue.find_many(places)
             contents = self._contents
             if not contents.are_known(rows):  # datasets have to be opened, by the paths that links lead to
-                places = [catalogue.real_path(place) for place in places]
+                places = [catalogue.find(place)[0] for place in places]
         return contents.read_many(places, rows, raw=self.raw)
 
     def __getitem__(self, path: str) -> bytes:
@@ -414,10 +414,7 @@ class FileTree(Mapping[str, bytes]):
 
     def _real(self, path: str | os.PathLike[str]) -> tuple[str, int]:
         """Path and row of a member, links followed."""
-        catalogue = self._known(1)
-        place = self._resolve(path)
-        row = catalogue.find(place)
-        return catalogue.real_path(place), row
+        return self._known(1).find(self._resolve(path))
 
     def _real_file(self, path: str | os.PathLike[str]) -> tuple[str, int]:
         place, row = self._real(path)

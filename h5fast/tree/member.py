@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from h5fast import _spans
-from h5fast._members import UNKNOWN
+from h5fast._members import NOT_LOOKED_AT, UNKNOWN
 from h5fast.errors import CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.layout import phil
 from h5fast.opened import OpenFile
@@ -52,11 +52,14 @@ class Contents:
         Raises:
             UnsupportedError: it has no bytes that would mean something elsewhere.
         """
-        self._look_at([path], np.array([row]))
         member = self._table.members[row]
-        if int(member["size"]) == UNKNOWN:
-            member["size"] = len(self._by_hdf5(path, row))
-        return int(member["size"]) + (0 if raw else len(self.head(row)))
+        if member["pipeline"] == NOT_LOOKED_AT:
+            self._look_at([path], np.array([row]))
+            member = self._table.members[row]
+        size = int(member["size"])
+        if size == UNKNOWN:
+            member["size"] = size = len(self._by_hdf5(path, row))
+        return size + (0 if raw else len(self.head(row)))
 
     def head(self, row: int) -> bytes:
         """What comes before the content, of a member that was looked at."""
