@@ -95,6 +95,7 @@ from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.mixing import mix
 from h5fast.objects import Dataset, File, Group
+from h5fast.packing.pack import pack
 from h5fast.patching import patch, patched, unpatch
 from h5fast.specs import Spec
 from h5fast.splits import split, write_split
@@ -121,6 +122,7 @@ __all__ = [
     "__version__",
     "get_num_threads",
     "mix",
+    "pack",
     "patch",
     "patched",
     "set_num_threads",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
 from h5fast.transaction import Transaction, commit_path
 
-__all__ = ["AtomicTarget", "LiveTarget", "Plan", "Target", "partial_path"]
+__all__ = ["AtomicTarget", "LiveTarget", "Plan", "Target", "check_target", "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
@@ -100,7 +100,7 @@ class AtomicTarget:
         self._name, self._replace = path, overwrite
         self.outputs: dict[str, Output] = {}
         self.path = partial_path(path)
-        _check_target(path, overwrite)
+        check_target(path, overwrite)
         _drop_finished(self.path, path)
         if self.path.exists() and not (overwrite or resume):
             raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True continues it, overwrite=True "
@@ -153,13 +153,14 @@ class AtomicTarget:
         tails = {name: output.tail().tobytes() for name, output in self.outputs.items()}
         self._transaction.commit({"rows": rows, "note": self.note}, {name: tail for name, tail in tails.items() if tail})
 
-    def finish(self) -> None:
+    def finish(self, then: Callable[[Path], object] | None = None) -> None:
+        """Writes what is left and closes the file, under its name; before it gets that, `then` may change the file at a path."""
         for output in self.outputs.values():
             output.close()
-        rows = next(iter(self.outputs.values())).rows
+        rows = next((output.rows for output in self.outputs.values()), self.rows)
         self.outputs.clear()
         self.file.close()
-        self._transaction.finish({"rows": rows, "note": self.note}, self._name, replace=self._replace)
+        self._transaction.finish({"rows": rows, "note": self.note}, self._name, replace=self._replace, then=then)
         self._transaction.close()
 
     def leave(self) -> None:
@@ -180,7 +181,7 @@ class LiveTarget:
     """A file that is written in place and read meanwhile; see :class:`Target`."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
-        _check_target(path, overwrite)
+        check_target(path, overwrite)
         self.path = path
         self.rows = 0
         self.note: Any = None
@@ -221,7 +222,8 @@ class LiveTarget:
         self.path.unlink(missing_ok=True)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises ``OSError`` where no file can be put at a path: a folder or a file is there, or its folder is not."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if os.path.lexists(path) and not overwrite:

@@ -18,7 +18,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +228,10 @@ class Transaction:
         self._pages.clear()
         self._committed = self._size
 
-    def finish(self, state: Mapping[str, Any], target: Path, *, replace: bool) -> None:
+    def finish(self, state: Mapping[str, Any], target: Path, *, replace: bool, then: Callable[[Path], object] | None = None) -> None:
         """Gives the file its name, at the end of all writing; until then `state` is what a crash leaves to continue from.
+
+        `then` may change the file at its path before it gets its name; a crash in that leaves nothing to continue from.
 
         Raises:
             FileExistsError: there is a file of this name meanwhile, and not to be replaced. The commit holds.
@@ -238,6 +240,10 @@ class Transaction:
         if self._committed:
             self.commit(state, {})
         self.check()
+        if then is not None:
+            commit_path(self.path).unlink(missing_ok=True)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # HDF5 takes that lock itself
+            then(self.path)
         os.fsync(self._descriptor)
         if replace:
             os.replace(self.path, target)

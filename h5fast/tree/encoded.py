@@ -8,6 +8,8 @@ A group with the attribute ``h5fast_layout = "encoded"`` holds
 ``paths``       string (n)     its path below the group; one that ends in a slash is a folder, an empty one was removed
 ``modified``    int64 (n)      may be missing: seconds since 1970
 ``permissions`` uint32 (n)     may be missing: as stat has them
+``label``       int64 (n)      may be missing: the number of its class, -1 for none; not read here
+``class_names`` string         may be missing: the names of the classes; not read here
 ==============  =============  ========================================================================================
 
 Whatever else lies in the group is there beside these files.
@@ -27,7 +29,9 @@ from h5fast.tree.paths import unfit
 __all__ = ["ATTRIBUTE", "NAMES", "EncodedFiles", "is_encoded", "load", "remove", "rename"]
 
 ATTRIBUTE = "h5fast_layout"
-_DATA, _OFFSETS, _PATHS, _MODIFIED, _PERMISSIONS = NAMES = ("data", "offsets", "paths", "modified", "permissions")
+_DATA, _OFFSETS, _PATHS, _MODIFIED, _PERMISSIONS = _TABLES = ("data", "offsets", "paths", "modified", "permissions")
+#: What of a group is no file.
+NAMES = (*_TABLES, "label", "class_names")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def load(group: h5py.Group) -> EncodedFiles:
         CorruptFileError: they contradict each other; the message names the group and which.
     """
     where = f"{group.file.filename}: group {group.name!r} of the layout 'encoded'"
-    tables = {name: _table(group, name, where) for name in NAMES}
+    tables = {name: _table(group, name, where) for name in _TABLES}
     data, offsets, paths = tables[_DATA], tables[_OFFSETS], tables[_PATHS]
     if data is None or offsets is None or paths is None:
         lacking = [name for name in (_DATA, _OFFSETS, _PATHS) if tables[name] is None]

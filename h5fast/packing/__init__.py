@@ -1,0 +1,19 @@
+"""Folders, archives, tables and iterables become HDF5 files; files become parts.
+
+::
+
+    commands                        h5fast pack, h5fast partition
+    partition       partition()     a source or a file, shared out to several files
+    pack            pack()          what a program uses
+    routing         Route           members of a source, on their way into one file or several
+    estimating                      what a file will come to, before it is written
+    tables          pack_columns()  arrays and tables: columns become fields
+    layouts         Sink            one member after the other into a file: `stack`, `encoded`, `tree`
+    pool            Decoders        members decoded by several processes or threads, in order
+    decoding        Decoder         the bytes of a file become an array
+    labels          Labels          which class a member is of, and how classes are numbered
+    choosing        Choice          which members are wanted
+    sources         open_source()   folders, archives and iterables as rows of members
+    archives, folders               those that lie on a disk
+    members         Member          one file of a source
+"""
