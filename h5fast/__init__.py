@@ -15,6 +15,7 @@ Layers, each of which imports only what stands below it::
 
     keras, torch, tensorflow, grain                     a framework each, imported when first asked for: h5fast.keras …
     tree                FileTree                        files in a file (a package of its own layers)
+    packing             pack(), partition()             folders, archives, tables become files (a package of its own layers)
     mixing              mix()                           batches of several loaders
     loader              Loader                          shuffled epochs of batches, made ahead
     epoch, keeping                                      one iteration; decoded rows, from one to the next
@@ -96,6 +97,7 @@ from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.mixing import mix
 from h5fast.objects import Dataset, File, Group
 from h5fast.packing.pack import pack
+from h5fast.packing.partition import partition
 from h5fast.patching import patch, patched, unpatch
 from h5fast.specs import Spec
 from h5fast.splits import split, write_split
@@ -123,6 +125,7 @@ __all__ = [
     "get_num_threads",
     "mix",
     "pack",
+    "partition",
     "patch",
     "patched",
     "set_num_threads",

@@ -15,6 +15,7 @@ from typing import Any
 import h5fast
 from h5fast import bench, info, tree_commands
 from h5fast.errors import H5FastError
+from h5fast.packing.commands import add_pack, add_partition
 
 __all__ = ["main"]
 
@@ -38,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
     except H5FastError as error:
         return _complain(error, _FOUND_WRONG)
-    except ImportError as error:  # of an extra that is not installed; the message says which
-        return _complain(error, _USED_WRONG)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: h5py, of a damaged file
+    except (OSError, ImportError, KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: h5py, of a damaged file
         return _complain(error, _USED_WRONG)
 
 
@@ -56,12 +55,15 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="h5fast", description="Look at HDF5 files and the files in them, and measure how fast they read.")
+    parser = argparse.ArgumentParser(prog="h5fast", description="HDF5 files for training, and files in them: look at them, measure "
+                                     "how fast they read, make them, share them out.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_info(commands)
     _add_bench(commands)
     tree_commands.add_commands(commands)
+    add_pack(commands)
+    add_partition(commands)
     return parser
 
 

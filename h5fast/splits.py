@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from h5fast.sources import open_source
 
-__all__ = ["split", "stored_split", "write_split"]
+__all__ = ["GROUP", "split", "stored_split", "write_split"]
 
 #: The group that splits are kept in.
 GROUP = "splits"

@@ -17,7 +17,7 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
 from h5fast.transaction import Transaction, commit_path
 
-__all__ = ["AtomicTarget", "LiveTarget", "Plan", "Target", "check_target", "partial_path"]
+__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_target", "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"

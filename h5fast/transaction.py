@@ -72,6 +72,7 @@ class Transaction:
         self.blobs: dict[str, bytes] = {}
         self._failure: OSError | None = None
         self._process = os.getpid()
+        self._is_locked = False
         self._pages: dict[int, bytearray] = {}  # of the committed part, as they are to be, by number; the last may be short
         self._committed = 0  # bytes of the committed part
         self._size = 0  # bytes of the file as its user sees it
@@ -111,11 +112,16 @@ class Transaction:
     def _lock(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._is_locked = True
         except BlockingIOError as error:
             raise OSError(errno.EBUSY, "is being written by another Writer", str(self.path)) from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
                 raise  # these: a file system without locks, where nothing keeps two writers apart
+
+    def _unlock(self) -> None:
+        if self._is_locked:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _roll_forward(self, head: dict[str, Any], blobs: dict[str, bytes], pages: dict[int, bytearray]) -> None:
         size = head["size"]
@@ -242,7 +248,7 @@ class Transaction:
         self.check()
         if then is not None:
             commit_path(self.path).unlink(missing_ok=True)
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # HDF5 takes that lock itself
+            self._unlock()  # HDF5 takes that lock itself
             then(self.path)
         os.fsync(self._descriptor)
         if replace:

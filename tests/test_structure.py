@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent.parent / "src"
 
 PUBLIC = {
     "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "FileTree", "Group", "H5FastError", "HDF5Matrix",
-    "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer", "__version__", "get_num_threads", "mix", "pack", "patch",
+    "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer", "__version__", "get_num_threads", "mix", "pack", "partition", "patch",
     "patched", "set_num_threads", "split", "unpatch", "write_generator", "write_predict_generator", "write_split",
 }
 

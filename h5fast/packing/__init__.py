@@ -5,10 +5,12 @@
     commands                        h5fast pack, h5fast partition
     partition       partition()     a source or a file, shared out to several files
     pack            pack()          what a program uses
-    routing         Route           members of a source, on their way into one file or several
-    estimating                      what a file will come to, before it is written
+    copies, rows                    what an HDF5 file holds, shared out to others: files in it, or rows
     tables          pack_columns()  arrays and tables: columns become fields
-    layouts         Sink            one member after the other into a file: `stack`, `encoded`, `tree`
+    estimating                      what a file will come to, before it is written
+    options         Options         what is asked of a packing
+    routing         Route           members of a source, on their way into one file or several
+    layouts_tree, layouts  Sink     one member after the other into a file: `tree`; `stack` and `encoded`
     pool            Decoders        members decoded by several processes or threads, in order
     decoding        Decoder         the bytes of a file become an array
     labels          Labels          which class a member is of, and how classes are numbered

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from h5fast.packing.options import LAYOUTS
+from h5fast.packing.options import LAYOUTS, Options
 from h5fast.packing.pack import Packed, pack
 from h5fast.packing.partition import partition
 from h5fast.sizes import format_bytes, parse_bytes
@@ -27,7 +27,7 @@ def add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
                     "packed is told and counted at the end, and the exit status is then 1.")
     command.add_argument("source", metavar="SOURCE", help="what to pack")
     command.add_argument("out", metavar="OUT", help="the HDF5 file to write")
-    _add_members(command)
+    _add_members(command, layout="stack")
     command.add_argument("--overwrite", action="store_true", help="replace OUT in the moment the new file is complete")
     command.add_argument("--resume", action="store_true", help="continue what an interrupted packing left")
     command.add_argument("--strict", action="store_true", help="stop at the first file that cannot be packed")
@@ -37,9 +37,9 @@ def add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.set_defaults(run=_run_pack)
 
 
-def _add_members(command: argparse.ArgumentParser) -> None:
+def _add_members(command: argparse.ArgumentParser, *, layout: str) -> None:
     """The options that say which members are packed, and how."""
-    command.add_argument("--layout", choices=LAYOUTS, default="stack", help="one array of decoded images, the files' bytes back to back, "
+    command.add_argument("--layout", choices=LAYOUTS, default=layout, help="one array of decoded images, the files' bytes back to back, "
                          "or a dataset for each file (%(default)s)")
     command.add_argument("--ext", action="append", metavar="EXT", help="only files that end so, in any case; may be repeated")
     command.add_argument("--glob", action="append", metavar="PATTERN", help="only files whose path matches, or name where the pattern has "
@@ -51,7 +51,7 @@ def _add_members(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", default="image", help="the dataset of --layout stack (%(default)s)")
     command.add_argument("--mode", default="RGB", help="what pixels are: RGB, L, RGBA …, or 'file' for what each has (%(default)s)")
     command.add_argument("--resize", type=_size, metavar="H[xW]", help="bring images to this size")
-    command.add_argument("--pad", type=_size_or_true, nargs="?", const=True, metavar="H[xW]",
+    command.add_argument("--pad", type=_size, nargs="?", const=True, metavar="H[xW]",
                          help="fill images up to this size; alone, scale them into --resize and fill that up")
     command.add_argument("--labels", default="folder", metavar="HOW", help="classes: 'folder', the first of a path; 'parent', the one a file "
                          "lies in; a CSV file; MODULE:FUNCTION; 'none' (%(default)s)")
@@ -103,19 +103,22 @@ def add_partition(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("--seed", type=int, default=0, help="another one gives another partition (%(default)s)")
     command.add_argument("--no-stratify", dest="stratify", action="store_false", help="do not keep the proportions of the classes")
     command.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    _add_members(command)
+    _add_members(command, layout="encoded")
     command.set_defaults(run=_run_partition)
 
 
 def _run_partition(options: argparse.Namespace) -> int:
-    given = _options(options)
-    defaults = vars(options.defaults) if hasattr(options, "defaults") else {}
+    usual = Options()
+    given = {key: value for key, value in _options(options).items() if value != getattr(usual, key)}
+    given.pop("layout", None)
+    if options.layout != "encoded":
+        given["layout"] = options.layout
     parts = {name: file for name, file, _ in options.parts}
     fractions = {name: share for name, _, share in options.parts}
     if len(parts) < len(options.parts):
         raise ValueError("two parts have the same name")
     done = partition(options.source, parts, fractions=fractions, seed=options.seed, stratify=options.stratify, overwrite=options.overwrite,
-                     **{key: value for key, value in given.items() if defaults.get(key) != value})
+                     **given)
     for name, count in done.counts.items():
         print(f"{name}: {count:,}" + ("" if parts[name] is None else f" in {parts[name]}"))
     return 0
@@ -139,10 +142,6 @@ def _size(text: str) -> tuple[int, int]:
         return int(height), int(width or height)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a height and width such as 64x96") from None
-
-
-def _size_or_true(text: str) -> tuple[int, int]:
-    return _size(text)
 
 
 def _positive(text: str) -> int:

@@ -114,10 +114,13 @@ class ClassNumbers:
     """The classes of rows, numbered when all are known: in the order of their names. Classes that are whole numbers keep these.
 
     Takes 4 bytes a row.
+
+    Args:
+        codes: the classes that there are already, which several files may share
     """
 
-    def __init__(self) -> None:
-        self._codes: dict[Any, int] = {}
+    def __init__(self, codes: dict[Any, int] | None = None) -> None:
+        self._codes = {} if codes is None else codes
         self._rows = array("i")
 
     def add(self, label: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,6 +88,10 @@ class Output:
     resume: bool
     memory: int
     state: dict[str, Any] | None
+
+    def at(self, path: Path) -> Output:
+        """The same at another path."""
+        return replace(self, path=path)
 
     def writer(self, fields: dict[str, Spec], note: dict[str, Any]) -> Writer:
         """The writer of such a file."""

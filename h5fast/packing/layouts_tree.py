@@ -7,7 +7,6 @@ Datasets are made with HDF5's own calls and one set of prepared properties: that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -19,6 +18,7 @@ from h5fast.packing.layouts import Output, pieces, stored_name
 from h5fast.packing.members import UNREADABLE, Member, Problem, read
 from h5fast.specs import Spec
 from h5fast.target import AtomicTarget
+from h5fast.tree import encoded
 from h5fast.tree.saved import write_member_index
 
 __all__ = ["TreeSink"]
@@ -114,13 +114,10 @@ class TreeSink:
 
     def finish(self) -> None:
         self._groups.clear()
+        self._target.file.attrs[encoded.ATTRIBUTE] = "tree"
         self._target.rows = self.count
-        self._target.finish(then=_write_index)
+        self._target.finish(then=write_member_index)
 
     def leave(self) -> None:
         self._groups.clear()
         self._target.leave()
-
-
-def _write_index(path: Path) -> None:
-    write_member_index(path)
