@@ -156,4 +156,5 @@ def group_starts(items: Items, boundaries: np.ndarray) -> np.ndarray:
         firsts = np.clip(-(-(boundaries - start) // step), 0, len(items))
     else:
         firsts = np.searchsorted(rows, boundaries)
-    return firsts[np.flatnonzero(np.diff(firsts, prepend=-1))].astype(np.uint64)  # ascending: np.unique would take 1.7 s of a million
+    starts: np.ndarray = firsts[np.flatnonzero(np.diff(firsts, prepend=-1))]  # np.unique would take 1.7 s of a million
+    return starts.astype(np.uint64)
