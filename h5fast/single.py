@@ -51,7 +51,24 @@ def read_rows(table: Table, rows: np.ndarray, arrays: list[np.ndarray], *, threa
     """
     filled, numbers = read_arrays(table.engine, rows, arrays, threads=threads, skip_damaged=skip_damaged)
     stage = stage_of(table, Items(len(rows), rows=rows), transform, skip_damaged=skip_damaged, ahead={})
-    return in_form(table, filled) if stage is None else stage(0, filled, numbers)[0]
+    if stage is None:
+        return in_form(table, filled)
+    batch, left = stage(0, filled, numbers)
+    return batch if left else _of_no_rows(table, [array[:0] for array in filled], transform)
+
+
+def _of_no_rows(table: Table, arrays: list[np.ndarray], transform: Callable[[Any], Any] | None) -> Any:
+    """A batch without rows, in the form of the others: none were asked for, or all are damaged."""
+    engine, none = iter(arrays), np.empty(0, np.int64)
+    values: list[Any] = []
+    for column in table.columns:
+        if isinstance(column, EngineColumn):
+            array = next(engine)
+            values.append(array if column.finish is None else column.finish(array))
+        else:
+            values.append(column.read(none))
+    batch = in_form(table, values)
+    return batch if transform is None else transform(batch)
 
 
 def read_arrays(columns: list[EngineColumn], rows: np.ndarray, arrays: list[np.ndarray], *, threads: int,

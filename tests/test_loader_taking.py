@@ -92,6 +92,16 @@ def test_a_chunk_that_is_asked_for_again_is_kept_decoded(tmp_path: Path) -> None
         assert file._watched.file.pool.bytes == 3 * 64 * 800  # as many chunks as fit
 
 
+def test_where_all_rows_are_damaged_none_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("d", data=np.arange(400).reshape(100, 4), chunks=(10, 4), compression="gzip")
+        data.id.write_direct_chunk((20, 0), b"no deflate")
+        file["text"] = ["a"] * 100
+    d, text = Loader(path, ("d", Field("text", dtype=str)), 10, on_error="skip").take([21, 22])
+    assert d.shape == (0, 4) and len(text) == 0
+
+
 def test_threads_and_epochs_at_once_do_not_disturb_each_other(shards: Shards) -> None:  # noqa: F811
     loader = Loader(shards.both, FIELDS, 64, memory="300 kB")
 
