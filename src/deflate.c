@@ -7,7 +7,7 @@ h5fast_deflate_api h5fast_deflate;
 enum { Z_OK = 0, Z_MEM_ERROR = -4 };
 
 /* libdeflate's levels are not zlib's. On thirteen kinds of data (photographs, digits, tables, spectra, text, masks, labels) its
- * level 2 makes streams at most 2 % larger than zlib's 3 and 4, where they have more than 15 hundredths of the input, and is
+ * level 2 makes streams at most 2.5 % larger than zlib's 3 and 4, where they have more than 15 hundredths of the input, and is
  * faster than its own 3 and 4. What compresses better than that gains from longer searches, so it is encoded once more, at the
  * level of the same number; it is quickly done. */
 static const struct {
