@@ -60,6 +60,7 @@ bench: $(VENV)/installed-test
 	@$(RUN) benchmarks/cold_cache.py
 	@$(RUN) benchmarks/decoders.py
 	@$(RUN) benchmarks/loader_epochs.py
+	@$(RUN) benchmarks/file_tree.py
 	@$(RUN) benchmarks/writing.py
 	@$(RUN) -m pytest benchmarks
 

@@ -24,8 +24,7 @@ from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
 from h5fast.sizes import format_bytes
 
-__all__ = ["UNREADABLE", "DatasetReport", "FileReport", "FilterReport", "dataset_names", "describe_file", "format_bytes",
-           "format_report", "json_report", "name_key", "open_file"]
+__all__ = ["UNREADABLE", "DatasetReport", "FileReport", "FilterReport", "dataset_names", "describe_file", "format_report", "json_report", "name_key", "open_file"]
 
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version

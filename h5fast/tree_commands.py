@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from h5fast.errors import H5FastError
-from h5fast.info import format_bytes
+from h5fast.sizes import format_bytes
 from h5fast.tree.extract import Done, add, extract, select
-from h5fast.tree.filetree import FileTree, Stat
+from h5fast.tree.entries import Stat
+from h5fast.tree.filetree import FileTree
 from h5fast.tree.saved import write_member_index
 from h5fast.verifying import Verified, verify_file
 

@@ -18,7 +18,8 @@ from functools import partial
 
 from h5fast.errors import H5FastError
 from h5fast.threads import get_num_threads
-from h5fast.tree.filetree import FileTree, Stat
+from h5fast.tree.entries import Stat
+from h5fast.tree.filetree import FileTree
 
 __all__ = ["Done", "add", "extract", "select"]
 

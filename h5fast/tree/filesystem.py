@@ -9,7 +9,8 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from h5fast.errors import UnsupportedError
-from h5fast.tree.filetree import FileTree, Stat
+from h5fast.tree.entries import Stat
+from h5fast.tree.filetree import FileTree
 
 __all__ = ["H5FastFileSystem"]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import io
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from h5fast._members import FILE, FOLDER, LINK, NO_TIME
@@ -19,37 +16,16 @@ from h5fast.opened import open_file
 from h5fast.tree import saved
 from h5fast.tree.catalogue import Catalogue
 from h5fast.tree.changing import Changes
+from h5fast.tree.entries import NewFile, Stat
+from h5fast.tree.globbing import matches, parts_of_pattern
 from h5fast.tree.member import Contents, Member, MemberFile
 from h5fast.tree.paths import as_bytes, join, resolve
 
-__all__ = ["FileTree", "Stat"]
+__all__ = ["FileTree"]
 
 _KINDS = {FOLDER: "folder", FILE: "file", LINK: "link"}
 # Finding a member through libhdf5 takes as long as reading and checking about this many of a saved index.
 _INDEX_PER_LOOKUP = 8
-
-
-@dataclass(frozen=True)
-class Stat:
-    """What is known of a member.
-
-    Attributes:
-        path: from the root, beginning with a slash
-        kind: "file", "folder" or "link"
-        size: bytes; 0 for folders and links
-        modified: seconds since 1970, from the attribute ``Modified``; None where there is none
-        permissions: from the attribute ``Permissions``, as ``stat`` has them in ``st_mode``; None where there is none
-        target: what a link leads to, from the root; None for all else
-        has_attributes: whether ``attributes()`` has any
-    """
-
-    path: str
-    kind: str
-    size: int
-    modified: int | None
-    permissions: int | None
-    target: str | None
-    has_attributes: bool
 
 
 class FileTree(Mapping[str, bytes]):
@@ -167,36 +143,18 @@ class FileTree(Mapping[str, bytes]):
 
         They are written as the pattern is: relative to the folder of :meth:`cd` unless it begins with a slash.
         """
-        start = "" if pattern.startswith("/") else self.cwd.strip("/")
-        lead = "/" if pattern.startswith("/") else ""
-        parts = [part for part in pattern.split("/") if part not in ("", ".")]
-        if ".." in parts:
-            raise ValueError(f"a pattern cannot lead upwards: {pattern!r}")
-        found = {lead + path: None for path in self._matches(start, "", parts)}
-        return sorted(path for path in found if path)
+        start, lead = ("", "/") if pattern.startswith("/") else (self.cwd.strip("/"), "")
+        found = {lead + path for path in matches(self._listing, start, parts_of_pattern(pattern)) if path}
+        return sorted(found)
 
-    def _matches(self, folder: str, seen: str, parts: list[str]) -> Iterator[str]:
-        if not parts:
-            yield seen
-            return
-        head, *rest = parts
+    def _listing(self, folder: str) -> dict[str, bool]:
+        """The names in a folder, and whether each is one itself; nothing of what is none."""
         with phil:
+            catalogue = self._known(all_of=True)
             if not self._is(folder, FOLDER):
-                return
-            entries = dict(self._known(all_of=True).entries(folder))
-        if head == "**":
-            yield from self._matches(folder, seen, rest)
-            for name in entries:
-                path = join(folder, name)
-                if self.stat("/" + path).kind == "folder":  # links are not walked into
-                    yield from self._matches(path, join(seen, name), parts)
-                elif not rest:
-                    yield join(seen, name)
-            return
-        fits = re.compile(fnmatch.translate(head)).match
-        for name in entries:
-            if fits(name):
-                yield from self._matches(join(folder, name), join(seen, name), rest)
+                return {}
+            entries = catalogue.entries(folder)
+            return dict(zip(entries, (catalogue.table.members["kind"][list(entries.values())] == FOLDER).tolist()))
 
     def stat(self, path: str | os.PathLike[str], *, follow: bool = False) -> Stat:
         """What is known of a member; of what a link leads to with `follow`.
@@ -285,7 +243,7 @@ class FileTree(Mapping[str, bytes]):
         """
         if mode in ("w", "wb"):
             self._writable()
-            return cast(BinaryIO, _NewFile(self, "/" + self._resolve(path)))
+            return cast(BinaryIO, NewFile("/" + self._resolve(path), self.put))
         if mode not in ("r", "rb"):
             raise ValueError(f"files are opened to be read, 'rb', or written, 'wb', and not {mode!r}")
         return cast(BinaryIO, io.BufferedReader(MemberFile(self.member(path), os.fspath(path))))
@@ -427,24 +385,3 @@ def _reopen(path: str, raw: bool, cwd: str) -> FileTree:
     tree = FileTree(path, raw=raw)
     tree.cwd = cwd
     return tree
-
-
-class _NewFile(io.BytesIO):
-    """A file that is put into the tree when it is closed."""
-
-    def __init__(self, tree: FileTree, path: str) -> None:
-        super().__init__()
-        self._tree = tree
-        self._path = path
-        self.name = path
-
-    def close(self) -> None:
-        if not self.closed:
-            self._tree.put(self._path, self.getvalue())
-        super().close()
-
-    def __exit__(self, kind: Any, *error: Any) -> None:
-        if kind is None:
-            self.close()
-        else:
-            super().close()  # half of a file is none
