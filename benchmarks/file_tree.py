@@ -37,7 +37,8 @@ FILES = 10_000
 def contents() -> dict[str, bytes]:
     draw = np.random.default_rng(0)
     sizes = draw.integers(1500, 2500, FILES)
-    return {f"class{i % 10}/image {i:05}.jpg": draw.integers(0, 256, size, dtype="u1").tobytes() for i, size in enumerate(sizes)}
+    return {f"class{i % 10}/image {i:05}.jpg": draw.integers(0, 256, size, dtype="u1").tobytes()
+            for i, size in enumerate(sizes)}
 
 
 def write_tree(path: Path, files: dict[str, bytes], **options: Any) -> None:
@@ -64,7 +65,8 @@ def timed(call: Callable[[], Any]) -> float:
 def ratio(slow: Callable[[], Any], fast: Callable[[], Any], rounds: int) -> tuple[float, float, float]:
     """Medians of both, in seconds, and of the ratios of neighbouring rounds."""
     pairs = [(timed(slow), timed(fast)) for _ in range(rounds)]
-    return (statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), statistics.median(a / b for a, b in pairs))
+    slow_times, fast_times = zip(*pairs)
+    return statistics.median(slow_times), statistics.median(fast_times), statistics.median(a / b for a, b in pairs)
 
 
 # --- reading many ---
@@ -89,13 +91,16 @@ def compare_reading(folder: Path, files: dict[str, bytes], rounds: int) -> None:
     write_encoded(one, files)
     print(f"{'read_many of ' + format(FILES, ',') + ' files':44} {'h5py loop':>10} {'h5fast':>10}   ratio")
     for label, path, indexed in (("contiguous datasets", plain, False), ("contiguous datasets, member index", plain, True),
-                                 ("datasets of one lzf chunk", lzf, False), ("datasets of one lzf chunk, member index", lzf, True)):
+                                 ("datasets of one lzf chunk", lzf, False),
+                                 ("datasets of one lzf chunk, member index", lzf, True)):
         if indexed:
             write_member_index(path)
-        assert read_by_tree(path, names) == [array.tobytes() for array in read_by_h5py(path, names)] == [files[n] for n in names]
+        truth = [array.tobytes() for array in read_by_h5py(path, names)]
+        assert read_by_tree(path, names) == truth == [files[name] for name in names]
         show(label, *ratio(lambda: read_by_h5py(path, names), lambda: read_by_tree(path, names), rounds))
     assert read_by_tree(one, names) == [files[name] for name in names]
-    show("layout encoded (h5py: contiguous datasets)", *ratio(lambda: read_by_h5py(plain, names), lambda: read_by_tree(one, names), rounds))
+    show("layout encoded (h5py: contiguous datasets)",
+         *ratio(lambda: read_by_h5py(plain, names), lambda: read_by_tree(one, names), rounds))
     for label, path in (("contiguous datasets", plain), ("lzf", lzf), ("encoded", one)):
         with FileTree(path) as tree:
             list(tree)
@@ -104,8 +109,8 @@ def compare_reading(folder: Path, files: dict[str, bytes], rounds: int) -> None:
             for name in names[:3000]:
                 tree.open(name).read()
             busy = (time.thread_time() - begun) / 3000
-            print(f"open().read(), {label}, after listing: median {statistics.median(spent) * 1e6:.0f} µs, of the processor's time "
-                  f"{busy * 1e6:.0f} µs")
+            print(f"open().read(), {label}, after listing: median {statistics.median(spent) * 1e6:.0f} µs, "
+                  f"of the processor's time {busy * 1e6:.0f} µs")
 
 
 def show(label: str, slow: float, fast: float, times: float) -> None:
@@ -184,7 +189,7 @@ def compare_mounts(folder: Path, rounds: int) -> None:
             with mounted(kind, path, folder / kind):
                 times.append(timed(lambda: tar(folder / kind)))
     ratios = [a / b for a, b in zip(spent["h5py"], spent["h5fast"])]
-    show("tar of the mount (first column: h5py at each call)", statistics.median(spent["h5py"]), statistics.median(spent["h5fast"]),
+    show("tar of the mount (h5py: at each call)", statistics.median(spent["h5py"]), statistics.median(spent["h5fast"]),
          statistics.median(ratios))
 
 

@@ -24,7 +24,8 @@ from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
 from h5fast.sizes import format_bytes
 
-__all__ = ["UNREADABLE", "DatasetReport", "FileReport", "FilterReport", "dataset_names", "describe_file", "format_report", "json_report", "name_key", "open_file"]
+__all__ = ["UNREADABLE", "DatasetReport", "FileReport", "FilterReport", "dataset_names", "describe_file", "format_report",
+           "json_report", "name_key", "open_file"]
 
 _NOT_COMPRESSORS = {"shuffle", "fletcher32"}
 _WITHOUT_OPTIONS = {"shuffle", "fletcher32", "lzf"}  # their values repeat the type and chunk shape, or a version
@@ -161,7 +162,7 @@ def dataset_names(file: File, path: str, name: str | None, damage: list[str]) ->
             return
     below: list[str] = []
     try:
-        # Names of objects, each once; links that leave the file or repeat an object are left out. Names that are no UTF-8 are bytes.
+        # Names of objects, each once; links that leave the file or repeat an object are left out. What is no UTF-8 comes as bytes.
         top.visit(lambda found: below.append(os.fsdecode(found)))
     except UNREADABLE:
         below = _names_around_damage(top, damage)

@@ -55,7 +55,7 @@ def _command(commands: _Commands[argparse.ArgumentParser], name: str, help_: str
 
 def _add_ls(commands: _Commands[argparse.ArgumentParser]) -> None:
     command = _command(commands, "ls", "list the files in a file", _run_ls, " Folders end in a slash.")
-    command.add_argument("paths", metavar="PATH", nargs="*", help="a folder, whose members are listed, a file, or a pattern (*, ?, **)")
+    command.add_argument("paths", metavar="PATH", nargs="*", help="a folder to list, a file, or a pattern (*, ?, **)")
     command.add_argument("-l", "--long", action="store_true", help="permissions, size and time as well")
     command.add_argument("-R", "--recursive", action="store_true", help="what lies in folders below, too")
     command.add_argument("-0", "--null", action="store_true", help="end each path with a NUL instead of a newline")
@@ -128,8 +128,8 @@ def _run_cat(options: argparse.Namespace) -> int:
 def _add_extract(commands: _Commands[argparse.ArgumentParser]) -> None:
     command = _command(commands, "extract", "write files in a file into a folder", _run_extract,
                        " Nothing is written outside of it, whatever lies there and whatever the names in the file are.")
-    command.add_argument("paths", metavar="PATH", nargs="*", help="a file, a folder with all below it, or a pattern; else everything")
-    command.add_argument("-C", "--to", metavar="DIR", default=".", help="the folder, which is made if it is not there (%(default)s)")
+    command.add_argument("paths", metavar="PATH", nargs="*", help="a file, a folder with all below it, or a pattern (all)")
+    command.add_argument("-C", "--to", metavar="DIR", default=".", help="the folder, made if it is not there (%(default)s)")
     _add_raw(command)
     _add_quiet(command)
 
@@ -151,7 +151,8 @@ def _add_quiet(command: argparse.ArgumentParser) -> None:
 
 
 def _add_add(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _command(commands, "add", "put files and folders from disk into a file", _run_add, " The file is made if it is not there.")
+    command = _command(commands, "add", "put files and folders from disk into a file", _run_add,
+                       " The file is made if it is not there.")
     command.add_argument("paths", metavar="PATH", nargs="+", help="a file or folder on disk; it keeps its last name")
     command.add_argument("--into", metavar="FOLDER", default="/", help="the folder in the file (%(default)s)")
     _add_quiet(command)
@@ -165,7 +166,8 @@ def _run_add(options: argparse.Namespace) -> int:
 
 
 def _add_rm(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _command(commands, "rm", "remove files from a file", _run_rm, " HDF5 gives the room back when the file is repacked.")
+    command = _command(commands, "rm", "remove files from a file", _run_rm,
+                       " HDF5 gives the room back when the file is repacked.")
     command.add_argument("paths", metavar="PATH", nargs="+", help="a file or link, or a pattern")
     command.add_argument("-r", "--recursive", action="store_true", help="folders, too, with all below them")
 
@@ -256,7 +258,8 @@ class _Progress:
         self._print(f"{done.files:,} files, {format_bytes(done.nbytes)}")
 
     def show_verified(self, done: Verified) -> None:
-        self._print(f"{done.datasets:,} datasets, {done.chunks:,} chunks, {format_bytes(done.nbytes)}, {len(done.damage)} damaged")
+        read = f"{done.datasets:,} datasets, {done.chunks:,} chunks, {format_bytes(done.nbytes)}"
+        self._print(f"{read}, {len(done.damage)} damaged")
 
 
 def _tell(problems: list[str]) -> int:

@@ -212,7 +212,8 @@ cdef object find_chunk(h5_hid dataset, int rank, const uint64_t *extents, h5_mem
     if properties < 0:
         return None
     try:
-        if hdf5.properties_layout(properties) != H5_LAYOUT_CHUNKED or hdf5.properties_chunk(properties, MOST_RANK, chunk) != rank:
+        if (hdf5.properties_layout(properties) != H5_LAYOUT_CHUNKED
+                or hdf5.properties_chunk(properties, MOST_RANK, chunk) != rank):
             return None
         fits = True
         for axis in range(rank):

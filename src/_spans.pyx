@@ -8,8 +8,8 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from h5fast._gather cimport (H5FAST_OK, Source, h5fast_error, h5fast_slice, h5fast_spans, raise_error, spans_begin, spans_cancel,
-                             spans_end, spans_run)
+from h5fast._gather cimport (H5FAST_OK, Source, h5fast_error, h5fast_slice, h5fast_spans, raise_error, spans_begin,
+                             spans_cancel, spans_end, spans_run)
 from h5fast._storage cimport Storage, h5fast_storage
 
 import numpy as np

@@ -274,8 +274,9 @@ h5fast_status h5fast_spans_begin(h5fast_spans *read)
     pthread_mutex_init(&read->error_lock, NULL);
     if (read->source->windows != NULL)
         h5fast_guard_install();
-    read->order = read->count <= SIZE_MAX / sizeof *read->order ? malloc((read->count > 0 ? read->count : 1) * sizeof *read->order)
-                                                                : NULL;
+    read->order = NULL;
+    if (read->count <= SIZE_MAX / sizeof *read->order)
+        read->order = malloc((read->count > 0 ? read->count : 1) * sizeof *read->order);
     return read->order == NULL ? H5FAST_MEMORY : sort(read);
 }
 

@@ -146,7 +146,8 @@ def _datasets() -> dict[str, tuple[Any, bytes | np.ndarray]]:
     image = random_.integers(0, 256, (40, 30, 3), dtype="u1")
     record = np.array([(1, 2.5), (3, 4.5)], [("a", "<i4"), ("b", ">f8")])
     return {
-        "image": (image, image), "scalar": (np.float32(2.5), np.array(2.5, "f4")), "big-endian": (np.arange(6, dtype=">i4").reshape(2, 3),) * 2,
+        "image": (image, image), "scalar": (np.float32(2.5), np.array(2.5, "f4")),
+        "big-endian": (np.arange(6, dtype=">i4").reshape(2, 3),) * 2,
         "bool": (np.array([True, False]),) * 2, "complex": (np.array([1 + 2j]),) * 2, "record": (record, record),
         "int8": (np.arange(5, dtype="i1"),) * 2, "no rows": (np.zeros((0, 3), "f4"),) * 2,
         "text": ("grüße", "grüße".encode()), "fixed": (np.bytes_(b"abc"), b"abc"), "lines": (["a", "b c"], b"a\nb c\n"),
@@ -154,7 +155,8 @@ def _datasets() -> dict[str, tuple[Any, bytes | np.ndarray]]:
     }
 
 
-@pytest.mark.parametrize("options", [{}, {"chunks": True, "compression": "gzip"}, {"chunks": True, "compression": "lzf", "shuffle": True}],
+@pytest.mark.parametrize("options", [{}, {"chunks": True, "compression": "gzip"},
+                                     {"chunks": True, "compression": "lzf", "shuffle": True}],
                          ids=["contiguous", "gzip", "shuffle+lzf"])
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_datasets_as_files(tmp_path: Path, options: dict[str, Any], mode: str) -> None:
@@ -212,7 +214,8 @@ def test_what_cannot_be_a_file(tmp_path: Path) -> None:
 def test_h5vfs_attributes(tmp_path: Path) -> None:
     """H5VFS keeps times and permissions of files in attributes; others may be of any type, and are no numbers then."""
     with h5py.File(tmp_path / "f.h5", "w") as file:
-        for name, modified, permissions in (("a", np.int64(1_600_000_000), np.uint32(0o100640)), ("b", "yesterday", [1, 2]), ("c", None, None)):
+        for name, modified, permissions in (("a", np.int64(1_600_000_000), np.uint32(0o100640)), ("b", "yesterday", [1, 2]),
+                                            ("c", None, None)):
             file["d/" + name] = np.frombuffer(b"x", "u1")
             if modified is not None:
                 file["d/" + name].attrs["Modified"] = modified
@@ -242,7 +245,8 @@ def test_links(tmp_path: Path) -> None:
         file["d/hard"] = file["d/real"]
         file["d/circle"] = file["/"]
     with FileTree(tmp_path / "f.h5") as tree:
-        for name in ("soft", "d/near", "folder/real", "folder/near", "d/hard", "d/circle/d/real", "d/circle/folder/circle/soft"):
+        for name in ("soft", "d/near", "folder/real", "folder/near", "d/hard", "d/circle/d/real",
+                     "d/circle/folder/circle/soft"):
             assert tree[name] == b"real", name
         assert tree.stat("soft").kind == "link" and tree.stat("soft").target == "/d/real"
         assert tree.stat("d/circle").target == "/"

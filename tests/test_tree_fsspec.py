@@ -58,7 +58,8 @@ def test_chained_urls(tmp_path: Path) -> None:
         assert file.read() == b"1"
     with fsspec.open(f"h5fast://with spaces.txt::file://{path}", "rt") as text:
         assert text.read() == "a line\n"
-    with fsspec.open(f"h5fast://deep/one::simplecache::file://{path}", simplecache={"cache_storage": str(tmp_path / "cache")}) as file:
+    cached = {"cache_storage": str(tmp_path / "cache")}
+    with fsspec.open(f"h5fast://deep/one::simplecache::file://{path}", simplecache=cached) as file:
         assert file.read() == b"1"
     fsspec.filesystem("memory").pipe("/f.h5", path.read_bytes())
     with pytest.raises(h5fast.UnsupportedError, match="simplecache::"):

@@ -59,7 +59,8 @@ def test_what_the_kernel_is_told(tmp_path: Path, write: Any) -> None:
     path = write(tmp_path / "f.h5")
     with h5py.File(path, "r+") as file:
         file["d/x"] = np.frombuffer(b"x", "u1")
-        file["d/x"].attrs.update({"text": "é", "number": 5, "list": [1.5, 2], "Modified": np.int64(10), "Permissions": np.uint32(0o100600)})
+        file["d/x"].attrs.update({"text": "é", "number": 5, "list": [1.5, 2]})
+        file["d/x"].attrs.update({"Modified": np.int64(10), "Permissions": np.uint32(0o100600)})
         file["link"] = h5py.SoftLink("/d/x")
         file["outside"] = h5py.ExternalLink("/etc/passwd", "/")
         file["refs"] = file["d"].ref
@@ -69,8 +70,9 @@ def test_what_the_kernel_is_told(tmp_path: Path, write: Any) -> None:
         assert operations.getattr("/d/x")["st_mtime"] == 10 * 10**9 and operations.getattr("/d/x")["st_mode"] == 0o100600
         assert operations.readlink("/link") == "d/x" and stat.S_ISLNK(operations.getattr("/link")["st_mode"])
         assert "outside" in operations.readlink("/outside")
-        assert set(operations.listxattr("/d/x")) == {f"user.{name}" for name in ("text", "number", "list", "Modified", "Permissions")}
-        assert [operations.getxattr("/d/x", f"user.{name}") for name in ("text", "number", "list")] == ["é".encode(), b"5", b"[1.5, 2.0]"]
+        assert {"user.text", "user.Modified"} < set(operations.listxattr("/d/x")) and len(operations.listxattr("/d/x")) == 5
+        for name, value in (("text", "é".encode()), ("number", b"5"), ("list", b"[1.5, 2.0]")):
+            assert operations.getxattr("/d/x", f"user.{name}") == value
         failing(errno.ENODATA, operations.getxattr, "/d/x", "user.none")
         failing(errno.ENODATA, operations.getxattr, "/empty", "security.selinux")
         failing(errno.ENOENT, operations.getattr, "/nowhere")
@@ -196,7 +198,8 @@ def test_mounted_folder_is_the_folder(tmp_path: Path, write: Any, end: int) -> N
     source = make_folder(tmp_path / "source")
     with mounted(write(tmp_path / "f.h5"), tmp_path / "m", end=end):
         assert_same(source, tmp_path / "m")
-        for command in (f"diff -r {source} m", "ls -lR m", "find m -type f -size +1k", "tar cf copy.tar -C m .", "cp -r m copied"):
+        for command in (f"diff -r {source} m", "ls -lR m", "find m -type f -size +1k", "tar cf copy.tar -C m .",
+                        "cp -r m copied"):
             subprocess.run(command, shell=True, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
         with pytest.raises(OSError, match="Read-only"):
             (tmp_path / "m/new").write_bytes(b"")

@@ -254,7 +254,7 @@ class Catalogue:
         folder.is_complete = True
 
     def _settle(self, found: np.ndarray, forms: list[Any]) -> None:
-        """Gives members that are arrays or filtered their head and pipeline. What the engine cannot decode is looked at later."""
+        """Gives arrays and filtered members their head and pipeline. What the engine cannot decode is looked at later."""
         pipelines, heads = found["pipeline"], found["head"]
         for at, number, shape, filters in forms:
             if self.is_direct and all(is_decoded_directly(one) for one, _ in filters):

@@ -83,7 +83,8 @@ def examine(dataset: h5py.Dataset) -> Content:
         raise UnsupportedError(f"its elements, {_named(dtype)}, mean nothing outside of its file")
     count = math.prod(shape)
     is_opaque = dtype.kind == "V" and dtype.names is None and dtype.subdtype is None
-    if (dtype == np.dtype("u1") and len(shape) == 1) or (is_opaque and (shape == () or (len(shape) == 1 and dtype.itemsize == 1))):
+    is_row = len(shape) == 1 and dtype.itemsize == 1 and (is_opaque or dtype == np.dtype("u1"))
+    if is_row or (is_opaque and shape == ()):
         return Content("bytes", count * dtype.itemsize, b"")
     return Content("array", count * dtype.itemsize, _npy_head(dtype, shape))
 

@@ -95,7 +95,8 @@ class FileTree(Mapping[str, bytes]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as (path, options), for reading only. ``TypeError`` for a tree that is open for writing, or closed."""
         if self.mode != "r" or not self._file:
-            raise TypeError("cannot pickle this FileTree: " + ("it is closed" if self.mode == "r" else "it is open for writing"))
+            reason = "it is closed" if self.mode == "r" else "it is open for writing"
+            raise TypeError(f"cannot pickle this FileTree: {reason}")
         return _reopen, (self.path, self.raw, self.cwd)
 
     def __repr__(self) -> str:
@@ -105,7 +106,7 @@ class FileTree(Mapping[str, bytes]):
     # --- looking around ---
 
     def cd(self, path: str | os.PathLike[str]) -> None:
-        """Makes a folder the one that relative paths begin at. ``FileNotFoundError`` or ``NotADirectoryError`` if it is none."""
+        """Relative paths begin at this folder from now on. ``FileNotFoundError`` or ``NotADirectoryError`` where it is none."""
         with phil:
             self.cwd = "/" + self._known().folder(self._resolve(path)).path
 
@@ -303,7 +304,8 @@ class FileTree(Mapping[str, bytes]):
 
     # --- writing ---
 
-    def put(self, path: str | os.PathLike[str], data: Any, *, modified: int | None = None, permissions: int | None = None) -> None:
+    def put(self, path: str | os.PathLike[str], data: Any, *, modified: int | None = None,
+            permissions: int | None = None) -> None:
         """Writes a file, in place of one that is there; folders on the way are made.
 
         Args:
@@ -318,7 +320,7 @@ class FileTree(Mapping[str, bytes]):
         self._writable().put(self._resolve(path), data, {"Modified": modified, "Permissions": permissions})
 
     def mkdir(self, path: str | os.PathLike[str], *, exist_ok: bool = False) -> None:
-        """Makes a folder, and those above it. ``FileExistsError`` where something is there, unless that is a folder and `exist_ok`."""
+        """Makes a folder, and those above it. ``FileExistsError`` where something is there, but a folder with `exist_ok`."""
         self._writable().mkdir(self._resolve(path), exist_ok=exist_ok)
 
     def rm(self, path: str | os.PathLike[str], *, recursive: bool = False) -> None:
@@ -341,7 +343,7 @@ class FileTree(Mapping[str, bytes]):
         self._writable().move(self._resolve(old), place)
 
     def note(self, path: str | os.PathLike[str], *, modified: int | None = None, permissions: int | None = None) -> None:
-        """Notes the time of modification or permissions of a file or folder. Files of the layout `encoded` keep what they have."""
+        """Notes time or permissions of a file or folder. Files of the layout `encoded` keep what they have."""
         place = self._real(path)[0]
         self._writable().note(place, {"Modified": modified, "Permissions": permissions})
 

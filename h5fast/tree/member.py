@@ -145,8 +145,9 @@ class Contents:
             failure = error
         changed = source.changed()
         if changed:
-            raise ReadError(errno.ESTALE, f"{self._catalogue.file.filename}: the file changed on disk while it was open: {changed}; "
-                            "close and reopen it") from failure
+            where = self._catalogue.file.filename
+            raise ReadError(errno.ESTALE, f"{where}: the file changed on disk while it was open: {changed}; close and reopen it") \
+                from failure
         if failure is not None:
             raise failure
         return found or []

@@ -17,6 +17,7 @@ __all__ = ["mount"]
 _BELIEVED = 3600
 # What libfuse 3 says when SIGINT, SIGTERM or SIGHUP ended it, after it has unmounted.
 _ENDED_BY_SIGNAL = 8
+_REMEDY = "apt-get install fuse3, or your system's package of that name"
 # Threads of libfuse: more than these wait for the interpreter.
 _THREADS = 8
 
@@ -67,10 +68,10 @@ def _fuse() -> Any:
     except ImportError:
         raise UnsupportedError("mounting needs the package mfusepy: pip install 'h5fast[mount]'") from None
     except (OSError, AttributeError) as error:
-        raise UnsupportedError(f"mounting needs libfuse ({error}): apt-get install fuse3, or your system's package of that name") from None
+        raise UnsupportedError(f"mounting needs libfuse ({error}): {_REMEDY}") from None
     if sys.platform == "linux" and not os.path.exists("/dev/fuse"):
         raise UnsupportedError("this kernel has no /dev/fuse: load the module fuse, or give the container that device and "
                                "the capability SYS_ADMIN; h5fast extract and fsspec need neither")
     if sys.platform == "linux" and os.geteuid() != 0 and not (shutil.which("fusermount3") or shutil.which("fusermount")):
-        raise UnsupportedError("mounting needs the program fusermount3: apt-get install fuse3, or your system's package of that name")
+        raise UnsupportedError(f"mounting needs the program fusermount3: {_REMEDY}")
     return mfusepy

@@ -156,7 +156,7 @@ def _as_text(value: Any) -> bytes:
 
 
 class WriteOperations(ReadOperations):
-    """A tree that is open for writing. A file that is written lies in memory until it is closed, and then goes into the tree."""
+    """A tree that is open for writing. A file that is written lies in memory until it is closed."""
 
     def __init__(self, tree: FileTree) -> None:
         super().__init__(tree)

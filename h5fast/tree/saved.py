@@ -27,6 +27,7 @@ from h5fast.opened import open_file
 __all__ = ["SavedIndex", "beside", "drop", "write_member_index"]
 
 _VERSION = 1
+_PARTS = ("members", "names", "folders", "chunks", "about", "stamp")
 _DIGEST_BYTES = 16
 # Reading the metadata and hashing them takes some 1 ns a byte, finding a member through libhdf5 some 10 µs.
 _WORTH_A_MEMBER = 16 << 10
@@ -232,7 +233,7 @@ class SavedIndex:
     def load(self) -> Catalogue | None:
         """A catalogue that knows all members; None where the file is no longer the one the index was written for."""
         try:
-            parts = {name: np.asarray(self._group[name][()]) for name in ("members", "names", "folders", "chunks", "about", "stamp")}
+            parts = {name: np.asarray(self._group[name][()]) for name in _PARTS}
             if int(self._group.attrs["version"]) != _VERSION or not self._is_valid(parts):
                 return None
             return self._catalogue(parts)
@@ -291,7 +292,8 @@ def _check(members: np.ndarray, chunks: np.ndarray, folders: np.ndarray, names: 
         raise _Unsound
 
 
-def _folders(catalogue: Catalogue, members: np.ndarray, ranges: np.ndarray, names: list[str], skipped: list[str]) -> list[Folder]:
+def _folders(catalogue: Catalogue, members: np.ndarray, ranges: np.ndarray, names: list[str],
+             skipped: list[str]) -> list[Folder]:
     root = catalogue.root()
     root.skipped += skipped
     found = [root]
