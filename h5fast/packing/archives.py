@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import calendar
+import errno
 import gzip
 import io
 import lzma
@@ -132,7 +133,7 @@ class TarSource:
                     while plain.read(_BUFFER):
                         pass  # to the end: the checksum of the stream stands there
             except _DAMAGE as error:
-                raise ReadError(None, f"the archive is damaged or cut off: {error}", self.name) from error
+                raise ReadError(errno.EIO, f"the archive is damaged or cut off: {error}", self.name) from error
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -166,7 +167,7 @@ class ZipSource:
         try:
             return zipfile.ZipFile(self.name)
         except zipfile.BadZipFile as error:
-            raise ReadError(None, f"the archive is damaged or cut off: {error}", self.name) from error
+            raise ReadError(errno.EIO, f"the archive is damaged or cut off: {error}", self.name) from error
 
     def total(self) -> int | None:
         """Bytes of all members, as they are compressed."""

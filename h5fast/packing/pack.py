@@ -19,7 +19,7 @@ from h5fast.packing.routing import Route
 from h5fast.packing.sources import open_source
 from h5fast.packing.tables import is_table, pack_columns
 from h5fast.progress import ByteBar
-from h5fast.target import check_target, partial_path
+from h5fast.target import check_new, partial_path
 from h5fast.transaction import commit_path, read_state
 
 __all__ = ["Packed", "own_files", "pack", "write_all"]
@@ -124,7 +124,7 @@ def pack(source: Any, out: str | os.PathLike[str], *, layout: str = "stack", nam
     path = Path(os.fspath(out))
     started = time.perf_counter()
     if not dry_run:
-        check_target(path, overwrite)
+        check_new(path, overwrite=overwrite, resume=resume)
     if is_table(source):
         return _pack_table(Path(os.fspath(source)), path, options, overwrite=overwrite, resume=resume, dry_run=dry_run)
     opened = open_source(source, but=own_files(path))

@@ -24,7 +24,7 @@ from h5fast.packing.sources import open_source
 from h5fast.progress import ByteBar
 from h5fast.sizes import parse_bytes
 from h5fast.splits import split, write_split
-from h5fast.target import check_target
+from h5fast.target import check_new
 
 __all__ = ["Partitioned", "partition"]
 
@@ -92,7 +92,7 @@ def partition(source: Any, parts: Mapping[str, str | os.PathLike[str] | None], f
     if by not in ("auto", "rows", "files"):
         raise ValueError(f"by is 'auto', 'rows' or 'files', not {by!r}")
     for path in paths.values():
-        check_target(path, overwrite)
+        check_new(path, overwrite=overwrite, resume=False)
     if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and h5py.is_hdf5(source):
         if packing:
             raise ValueError(f"{os.fspath(source)} is an HDF5 file, which keeps its layout: {', '.join(packing)} is for folders and archives")

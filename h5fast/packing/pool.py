@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import threading
 import warnings
@@ -173,7 +174,7 @@ class Decoders:
         try:
             arrays = iter(batch.results if isinstance(batch.results, list) else batch.results.result())
         except BrokenProcessPool as error:
-            raise ReadError(None, f"a process that decoded was killed, at {batch.members[0].path!r} or one of the {len(batch.members) - 1} "
+            raise ReadError(errno.EIO, f"a process that decoded was killed, at {batch.members[0].path!r} or one of the {len(batch.members) - 1} "
                             "behind it: is there too little memory? jobs=1 decodes in this process") from error
         return [(member, batch.problems.get(place) or self._one(member, arrays)) for place, member in enumerate(batch.members)]
 

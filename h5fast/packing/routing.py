@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,10 +136,10 @@ class Route:
                 continue
             if member.path in failed:
                 self._note(Problem(member.path, failed[member.path]))
-            elif part in replaying and self._sinks[part].replay(member, label):
-                pass
             elif not self._decodes and not member.size and member.path.lower().endswith(_IMAGES):
                 self._note(Problem(member.path, "is empty: it has 0 bytes"))
+            elif part in replaying and self._sinks[part].replay(member, label):
+                pass
             else:
                 replaying.discard(part)
                 self._labels[member.path] = label
@@ -165,7 +166,7 @@ class Route:
     def _note(self, problem: Problem, sink: Sink | None = None) -> None:
         """Notes what could not be packed; a sink keeps what only trying could tell, so that a resumed one knows its rows."""
         if self._handling.strict:
-            raise ReadError(None, f"{problem.reason} (strict: this ends the packing)", f"{self._source.name}: {problem.path}")
+            raise ReadError(errno.EIO, f"{problem.reason} (strict: this ends the packing)", f"{self._source.name}: {problem.path}")
         self.problems.append(problem)
         if sink is not None:
             sink.note.setdefault("failed", {})[problem.path] = problem.reason
