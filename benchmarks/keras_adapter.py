@@ -1,10 +1,11 @@
 """What does ``h5fast.keras.HDF5Sequence`` add to the bare loader, and how often does ``fit`` read a row?
 
-20,000 images of 64x64x3 uint8 and their labels, batches of 256, whole shuffled epochs, memory for a tenth of the data, warm page
-cache, 2 threads. The sequence is iterated as Keras' ``fit`` does it: between its calls at begin and end of an epoch, every index
-once, in random order; and through Keras' own adapter and iterator for ``fit(sequence)``, whose own cost is in that column.
-Loader and sequence take turns; the ratio is the median of the ratios of neighbours, the first of which is left out. The bytes of
-an epoch are checked before anything is timed. Then a small model trains for two epochs, and rows that were read are counted.
+20,000 images of 64x64x3 uint8 and their labels, batches of 256, whole shuffled epochs, memory for a tenth of the data, warm
+page cache, 2 threads. The sequence is iterated as Keras' ``fit`` does it: between its calls at begin and end of an epoch,
+every index once, in random order; and through Keras' own adapter and iterator for ``fit(sequence)``, whose own cost is in
+that column. Loader and sequence take turns; the ratio is the median of the ratios of neighbours, the first of which is left
+out. The bytes of an epoch are checked before anything is timed. Then a small model trains for two epochs, and rows that were
+read are counted.
 
 ``KERAS_BACKEND=jax python benchmarks/keras_adapter.py [--rounds 15] [--only contig ...]``
 """
@@ -52,7 +53,8 @@ def main() -> None:
         medians = {way: statistics.median(values) for way, values in seconds.items()}
         print(f"{CASES[name]:25}{medians['loader']:9.3f}{medians['sequence']:10.3f}{own:7.3f} {'<=' if own <= TARGET else '> '}"
               f"{TARGET:5}{medians['in Keras']:10.3f}{keras_own:7.3f}")
-    print(f"fit, two epochs of a file of {rows_of(data_folder() / 'contig.h5'):,} rows: {fit_reads(data_folder() / 'contig.h5'):,} rows read")
+    path = data_folder() / "contig.h5"
+    print(f"fit, two epochs of a file of {rows_of(path):,} rows: {fit_reads(path):,} rows read")
 
 
 def rows_of(path: Path) -> int:

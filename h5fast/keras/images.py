@@ -1,4 +1,4 @@
-"""The old route for images in HDF5 files: an image generator with ``flow_hdf5``, its iterator, and the function of that name."""
+"""The old route for images in HDF5 files: an image generator with ``flow_hdf5``, its iterator, the function of that name."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ class ImageDataGenerator:
 
         Raises ``ValueError`` if :meth:`fit` is missing.
         """
-        form: dict[str, Any] = {"crop": crop, "training": training, "channels_first": self.data_format == "channels_first", "seed": seed}
+        form: dict[str, Any] = {"crop": crop, "training": training, "seed": seed,
+                                "channels_first": self.data_format == "channels_first"}
         if not self.apply_gen_transform:
             return None if crop is None else Preparation(**form)
         if any(self._featurewise) and self._normalization is None:

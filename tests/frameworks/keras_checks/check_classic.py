@@ -1,4 +1,4 @@
-"""The classic call, ``model.fit(HDF5Matrix, HDF5Matrix)``, with the backend that ``KERAS_BACKEND`` names; test_keras.py runs it."""
+"""``model.fit(HDF5Matrix, HDF5Matrix)`` with the backend that ``KERAS_BACKEND`` names; test_keras.py runs it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_without_it_keras_reads_nothing_and_the_message_names_both_ways(
 
 
 @pytest.mark.parametrize("shuffle", [True, "batch", "block", False])
-def test_fit_with_validation_split_reads_each_row_once_an_epoch(installed: None, path: Path, shuffle: Any) -> None:  # noqa: F811
+def test_fit_reads_each_row_once_an_epoch(installed: None, path: Path, shuffle: Any) -> None:  # noqa: F811
     x, y, counting = matrices(path)
     noting = Noting()
     epochs = noting.fit(x, y, batch_size=BATCH, epochs=3, validation_split=0.2, shuffle=shuffle)
@@ -80,7 +80,8 @@ def test_batch_is_runs_of_rows_in_random_order(installed: None, path: Path) -> N
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"validation_split": 0.3}, {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}, {"sample_weight": np.arange(ROWS, dtype="f4") % 4},
+    {}, {"validation_split": 0.3}, {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}},
+    {"sample_weight": np.arange(ROWS, dtype="f4") % 4},
     {"validation_data": (X[:90], Y[:90])}, {"steps_per_epoch": 4, "batch_size": None}, {"batch_size": None},
     {"sample_weight": np.arange(ROWS, dtype="f4") % 4, "validation_split": 0.3},
 ], ids=str)
@@ -152,7 +153,8 @@ def test_a_split_that_leaves_nothing_is_refused(installed: None, path: Path) -> 
 def test_an_unknown_version_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = data_adapters.get_data_adapter
     monkeypatch.setattr(keras, "__version__", version)
-    with pytest.raises(h5fast.UnsupportedError, match=rf"knows Keras 3\.9 to 3\.15, and this is {version}.*HDF5Sequence.*fit_data"):
+    message = rf"knows Keras 3\.9 to 3\.15, and this is {version}.*HDF5Sequence.*fit_data"
+    with pytest.raises(h5fast.UnsupportedError, match=message):
         h5fast.keras.install()
     assert data_adapters.get_data_adapter is before
 

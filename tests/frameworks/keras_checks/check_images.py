@@ -107,8 +107,8 @@ def test_standardisation_is_for_both_random_transforms_for_training(path: Path, 
 
 
 def test_ranges_become_keras_layers(path: Path) -> None:
-    generator = ImageDataGenerator(rotation_range=20, width_shift_range=0.1, height_shift_range=0.1, shear_range=5, zoom_range=0.1,
-                                   horizontal_flip=True, vertical_flip=True, apply_gen_transform=True,
+    generator = ImageDataGenerator(rotation_range=20, width_shift_range=0.1, height_shift_range=0.1, shear_range=5,
+                                   zoom_range=0.1, horizontal_flip=True, vertical_flip=True, apply_gen_transform=True,
                                    random_transform=keras.layers.RandomBrightness(0.1, value_range=(0, 255), seed=3))
     (images, rows), (again, _) = (generator.flow_hdf5(HDF5Matrix(path, "data"), np.arange(ROWS), 16)[0] for _ in range(2))
     assert images.shape == (16, 12, 10, 3) and np.isfinite(images).all()

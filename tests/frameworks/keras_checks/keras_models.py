@@ -1,4 +1,4 @@
-"""What the checks of h5fast.keras share: a file whose rows tell which row they are, and models that note what they are given."""
+"""What the checks of h5fast.keras share: a file whose rows tell which row they are, models that note what they get."""
 
 from __future__ import annotations
 
