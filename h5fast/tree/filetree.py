@@ -288,19 +288,27 @@ class FileTree(Mapping[str, bytes]):
     def __iter__(self) -> Iterator[str]:
         """The paths of all files, folder by folder: from the root, without a slash in front unless :meth:`cd` led elsewhere."""
         lead = "" if self.cwd == "/" else "/"
-        for path, _, files in self.walk("/"):
-            for name in files:
-                place = join(path.strip("/"), name)
-                if self._is_file(place):
-                    yield lead + place
-
-    def _is_file(self, path: str) -> bool:
-        with phil:
-            return self._is(path, FILE)
+        for folder, names in self._files():
+            for name in names:
+                yield lead + join(folder, name)
 
     def __len__(self) -> int:
         """How many files there are."""
-        return sum(1 for _ in self)
+        return sum(len(names) for _, names in self._files())
+
+    def _files(self) -> Iterator[tuple[str, list[str]]]:
+        """Each folder, from the root, and the names of its files and of links to files."""
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            with phil:
+                catalogue = self._known(all_of=True)
+                entries = catalogue.entries(folder)
+                kinds = catalogue.table.members["kind"][list(entries.values())].tolist()
+                names = [name for name, kind in zip(entries, kinds)
+                         if kind == FILE or (kind == LINK and self._is(join(folder, name), FILE))]
+            yield folder, names
+            pending += [join(folder, name) for name, kind in zip(entries, kinds) if kind == FOLDER][::-1]
 
     # --- writing ---
 
