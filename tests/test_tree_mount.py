@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -204,6 +205,21 @@ def test_mounted_folder_is_the_folder(tmp_path: Path, write: Any, end: int) -> N
         with pytest.raises(OSError, match="Read-only"):
             (tmp_path / "m/new").write_bytes(b"")
     assert_same(source, tmp_path / "copied")
+
+
+@pytest.mark.parametrize("layout", ["tree", "encoded"])
+def test_packed_and_mounted_is_the_same(tmp_path: Path, layout: str) -> None:
+    require_fuse(tmp_path)
+    source = make_folder(tmp_path / "source")
+    (source / "nothing in it").rmdir()
+    for number in range(1, 300):
+        (source / f"deep/{number} of many.jpg").write_bytes(MIXED["big.bin"][number : 3 * number])
+    h5fast.pack(source, tmp_path / "f.h5", layout=layout)
+    with mounted(tmp_path / "f.h5", tmp_path / "m"):
+        subprocess.run(["diff", "-r", source, tmp_path / "m"], check=True)
+        subprocess.run(["tar", "cf", tmp_path / "m.tar", "-C", tmp_path / "m", "."], check=True)
+    with tarfile.open(tmp_path / "m.tar") as archive:
+        assert archive.getmember("./big.bin").size == len(MIXED["big.bin"])
 
 
 def test_writable_mount(tmp_path: Path) -> None:
