@@ -318,3 +318,41 @@ def test_paths_that_lead_out_of_an_encoded_group(tmp_path: Path) -> None:
     with FileTree(path) as tree:
         assert dict(tree) == {"ok": b"1"}
         assert len(tree.skipped) == 6
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (100,), "maxshape": (None,)}, {"compression": "lzf"}])
+def test_file_with_a_user_block(tmp_path: Path, options: dict[str, Any]) -> None:
+    """libhdf5 reports some addresses relative to the end of the user block, and some that are none as if they were."""
+    with h5py.File(tmp_path / "f.h5", "w", userblock_size=512) as file:
+        for name, content in MIXED.items():
+            file.create_dataset(name.encode("utf-8", "surrogateescape"), data=np.frombuffer(content, "u1"),
+                                **(options if len(content) > 100 else {}))
+        file.create_dataset("unwritten", (10,), "u1")
+    for _ in range(2):
+        with FileTree(tmp_path / "f.h5") as tree:
+            assert dict(tree) == {**MIXED, "unwritten": bytes(10)}
+        assert write_member_index(tmp_path / "f.h5")
+
+
+def test_data_in_other_places(tmp_path: Path) -> None:
+    """Compact, external, virtual, early allocated and scale-offset data: none of them lies where a plain dataset does."""
+    data = np.arange(50, dtype="u1")
+    (tmp_path / "raw").write_bytes(data.tobytes())
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_layout(h5py.h5d.COMPACT)
+        compact = h5py.h5d.create(file.id, b"compact", h5py.h5t.STD_U8LE, h5py.h5s.create_simple((50,)), plist)
+        h5py.Dataset(compact)[...] = data
+        file.create_dataset("external", (50,), "u1", external=[(str(tmp_path / "raw"), 0, 50)])
+        layout = h5py.VirtualLayout((50,), "u1")
+        layout[:] = h5py.VirtualSource("f.h5", "compact", (50,))
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("scaled", data=data, scaleoffset=0, chunks=(50,))
+        file.create_dataset("filled", (50,), "u1", fillvalue=7)
+        file.create_dataset("filled chunks", (50,), "u1", fillvalue=7, chunks=(10,))
+    with FileTree(tmp_path / "f.h5") as tree:
+        assert dict(tree) == {**dict.fromkeys(("compact", "external", "virtual", "scaled"), data.tobytes()),
+                              "filled": bytes([7]) * 50, "filled chunks": bytes([7]) * 50}
+        with tree.open("scaled") as file:
+            file.seek(40)
+            assert file.read(5) == data[40:45].tobytes()
