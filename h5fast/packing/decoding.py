@@ -47,6 +47,10 @@ class Decoder:
     pad: tuple[int, int] | None = None
     reader: Callable[[str, bytes], Any] | None = None
 
+    def frees_python(self, data: bytes) -> bool:
+        """Whether nearly all work on such a file is done without Python's lock, so that threads share it out well."""
+        return self.reader is None and self._jpeg(data) is not None
+
     def decode(self, path: str, data: bytes) -> np.ndarray:
         """The array that a file is. Raises :class:`Undecodable`."""
         if not data:

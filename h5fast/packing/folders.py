@@ -25,6 +25,7 @@ class FolderSource:
     def __init__(self, folder: Path, but: frozenset[str] = frozenset()) -> None:
         self.name = str(folder)
         self._but = but
+        self._but_names = {os.path.basename(path) for path in but}
         self.position = 0
 
     def total(self) -> int | None:
@@ -55,7 +56,7 @@ class FolderSource:
             return
         for entry in found:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if os.path.abspath(entry.path) in self._but:
+            if entry.name in self._but_names and os.path.abspath(entry.path) in self._but:
                 continue
             try:
                 about = entry.stat()

@@ -27,6 +27,8 @@ Decoded = tuple[Member, Any]
 
 # Members that go to a process at a time: handing over a batch costs some 0.5 ms, decoding a small image 0.1 to 0.3.
 _BATCH = 32
+# Files that are tried to see how decoding goes.
+_TRIED = 4
 # What decoding makes of a byte, where nothing is known yet: photographs as JPEG come to some 10.
 _GROWTH = 12
 
@@ -54,10 +56,7 @@ def _decode(decoder: Decoder, jobs: list[_Job]) -> _Results:
     found: _Results = []
     for path, data in jobs:
         try:
-            if isinstance(data, str):
-                with open(data, "rb") as file:
-                    data = file.read()
-            found.append(decoder.decode(path, data))
+            found.append(decoder.decode(path, _content(data)))
         except OSError as error:
             found.append(f"cannot be read: {error.strerror or error}")
         except Undecodable as error:
@@ -96,10 +95,19 @@ class _Batch:
         self.need += need
 
 
+def _content(data: bytes | str) -> bytes:
+    """The bytes, or those of the file that has them."""
+    if isinstance(data, bytes):
+        return data
+    with open(data, "rb") as file:
+        return file.read()
+
+
 class Decoders:
     """Decodes members in the order they come.
 
-    Processes are forked where that is safe: while this process has no other thread of Python's. Else threads decode.
+    Threads do where the first of them show that decoding leaves Python's lock alone; else processes, forked where that is safe:
+    while this process has no other thread of Python's.
 
     Args:
         decoder: what makes arrays of bytes
@@ -117,8 +125,6 @@ class Decoders:
 
     def __enter__(self) -> Decoders:
         """Itself, with its processes or threads."""
-        if self._jobs > 1:
-            self._executor = _processes(self._jobs, self._decoder) if _may_fork() else ThreadPoolExecutor(self._jobs)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -155,14 +161,23 @@ class Decoders:
         self._waiting.append(batch)
 
     def _begun(self, jobs: list[_Job]) -> Future[_Results] | _Results:
-        if self._executor is None:
+        if self._jobs == 1:
             return _decode(self._decoder, jobs)
+        if self._executor is None:
+            threads = not _may_fork() or self._free(jobs)
+            self._executor = ThreadPoolExecutor(self._jobs) if threads else _processes(self._jobs, self._decoder)
         if isinstance(self._executor, ProcessPoolExecutor):
             with warnings.catch_warnings():
                 # Python 3.12 warns of any fork beside threads. Those that are here are native ones, which the child has no use for.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return self._executor.submit(_decode_in_process, jobs)
         return self._executor.submit(_decode, self._decoder, jobs)
+
+    def _free(self, jobs: list[_Job]) -> bool:
+        try:
+            return bool(jobs) and all(self._decoder.frees_python(_content(data)) for _, data in jobs[:_TRIED])
+        except OSError:
+            return False
 
     def _all(self) -> Iterator[list[Decoded]]:
         while self._waiting:
