@@ -46,6 +46,7 @@ Layers, each of which imports only what stands below it::
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
     sources, window                                     where the rows of a matrix lie, and which a key names
     objects             File, Group, Dataset            h5py's classes, adopted
+    caching             chunk_cache(), ChunkCache           the chunk cache that suits a dataset, or a file, and a way of reading
     methods             reader_of(), read_as() …        what their reading methods do, and those of h5py while patched
     reading             DatasetReader                   one dataset: the direct path, or the general one and why
     virtual, general                                    reading through sources of a virtual dataset; through h5py
@@ -89,6 +90,7 @@ except ImportError as error:
         "in another folder to use the h5fast that is installed, or build this one: python setup.py build_ext --inplace"
     ) from error
 
+from h5fast.caching import ChunkCache, chunk_cache
 from h5fast.errors import CorruptChunkError, CorruptFileError, H5FastError, ReadError, UnsupportedError
 from h5fast.fields import Field
 from h5fast.generators import write_generator, write_predict_generator
@@ -106,6 +108,7 @@ from h5fast.tree.filetree import FileTree
 from h5fast.writer import Writer
 
 __all__ = [
+    "ChunkCache",
     "CorruptChunkError",
     "CorruptFileError",
     "Dataset",
@@ -122,6 +125,7 @@ __all__ = [
     "UnsupportedError",
     "Writer",
     "__version__",
+    "chunk_cache",
     "get_num_threads",
     "mix",
     "pack",

@@ -8,6 +8,7 @@ every version. This module uses :mod:`h5fast.methods` and h5py's high level; it 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -18,8 +19,9 @@ from h5py._hl.dims import DimensionManager as _H5pyDimensionManager
 from h5py._hl.dims import DimensionProxy as _H5pyDimensionProxy
 from numpy.typing import ArrayLike, DTypeLike
 
+from h5fast.caching import ChunkCache, open_arguments
 from h5fast.methods import invalidate, iterate_rows, read_as, read_into, reader_of, require_open
-from h5fast.opened import watch
+from h5fast.opened import forget_limit, limit_of, set_limit, watch
 
 __all__ = ["Dataset", "File", "Group"]
 
@@ -108,18 +110,31 @@ class File(Group, h5py.File):
     """An HDF5 file, as :class:`h5py.File` with the same modes, drivers and options, whose members are h5fast's.
 
     ``chunk_cache_mem_size`` is what ``h5py_cache.File`` calls ``rdcc_nbytes``: programs that were written for it run.
+
+    One option more, `chunk_cache`, is for what h5py itself reads: "auto" looks at the datasets of the file and takes the cache
+    that suits random rows of the largest, "sequential" and "crops" (and "random rows") those for other ways of reading, and a
+    :class:`ChunkCache` is what :func:`chunk_cache` returned. It takes the place of ``rdcc_nbytes``, ``rdcc_nslots`` and
+    ``rdcc_w0``; with one of them it is a ``ValueError``. Of a file that is open in this process already, libhdf5 keeps the
+    cache that it has.
     """
 
-    def __init__(self, name: Any, *args: Any, **options: Any) -> None:
+    def __init__(self, name: Any, *args: Any, chunk_cache: ChunkCache | str | None = None, **options: Any) -> None:
+        kept = None
         if "chunk_cache_mem_size" in options and "rdcc_nbytes" not in options:
             options["rdcc_nbytes"] = options.pop("chunk_cache_mem_size")
         try:
-            super().__init__(name, *args, **options)
+            if chunk_cache is None:
+                super().__init__(name, *args, **options)
+            else:
+                call, kept = open_arguments(chunk_cache, name, *args, **options)
+                super().__init__(**call)
         except OSError as error:
             if isinstance(name, (str, bytes, os.PathLike)) and os.fsdecode(name) not in str(error):
                 raise type(error)(*error.args[:-1], f"{error.args[-1]}: {os.fsdecode(name)}") from None
             raise
         if isinstance(name, (str, bytes, os.PathLike)):  # opened here, not another handle of an open file
+            if kept is not None:
+                set_limit(self.id, kept)
             self._watched = watch(self)
         locking = options.get("locking")
         if locking is not None and locking != _locking(self):
@@ -132,6 +147,7 @@ class File(Group, h5py.File):
             watched.shelf.clear()
             watched.file.close_opened()
         _locking_given.pop(self._id.id, None)
+        forget_limit(self._id)
         super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -144,7 +160,17 @@ class File(Group, h5py.File):
         return _reopen, (path, None, options)
 
 
-functools.update_wrapper(File.__init__, h5py.File.__init__)  # its signature and words
+def _signature() -> inspect.Signature:
+    """Of h5py's ``File``, and the option that is h5fast's."""
+    theirs = inspect.signature(h5py.File.__init__)
+    ours = inspect.Parameter("chunk_cache", inspect.Parameter.KEYWORD_ONLY, default=None)
+    named = [one for one in theirs.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    rest = [one for one in theirs.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
+    return theirs.replace(parameters=[*named, ours, *rest])
+
+
+functools.update_wrapper(File.__init__, h5py.File.__init__)  # its words
+File.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 class Dataset(h5py.Dataset):
@@ -352,6 +378,9 @@ def _options(file: File, driver: str) -> dict[str, Any]:
     _, slots, size, preemption = access.get_cache()
     pages, metadata, raw = access.get_page_buffer_size()
     options: dict[str, Any] = {"rdcc_nslots": slots, "rdcc_nbytes": size, "rdcc_w0": preemption}
+    kept = limit_of(file.id)
+    if kept is not None:
+        options = {"chunk_cache": ChunkCache(**options, kept_bytes=kept, reason="as of the file that this is a copy of")}
     # All openings of a file in one process must agree on the lock.
     options["locking"] = _locking(file)
     if driver != "sec2":

@@ -12,7 +12,7 @@ from h5fast import layout
 from h5fast._gather import KeptPool, Source
 from h5fast.layout import Indirect
 
-__all__ = ["OpenFile", "Watch", "open_file", "shelf_of", "watch"]
+__all__ = ["OpenFile", "Watch", "forget_limit", "limit_of", "open_file", "set_limit", "shelf_of", "watch"]
 
 # HDF5's chunk cache since 2.0, for each dataset. Before it was 1 MiB, which holds no chunk of a usual size.
 _KEPT_BYTES = 8 << 20
@@ -68,14 +68,18 @@ class OpenFile:
 
 
 def _kept_bytes(file_id: h5py.h5f.FileID) -> int:
-    """Bytes of decoded chunks to keep of a file: the size of its chunk cache (``rdcc_nbytes``), which libhdf5 itself then has
-    no use for. Nobody asked for the default, so that is no ceiling."""
+    """Bytes of decoded chunks to keep of a file: what :func:`set_limit` said, else the size of its chunk cache (``rdcc_nbytes``),
+    which libhdf5 itself then has no use for. Nobody asked for the default, so that is no ceiling."""
+    limit = _limits.get(file_id.id)
+    if limit is not None:
+        return limit
     size: int = file_id.get_access_plist().get_cache()[2]
     default: int = h5py.h5p.create(h5py.h5p.FILE_ACCESS).get_cache()[2]
     return max(size, _KEPT_BYTES) if size == default else size
 
 
-# By libhdf5's identifier of the file, which it never gives out twice.
+# By libhdf5's identifier of the file, which it never gives out twice. A file that nobody closed by name leaves its limit behind.
+_limits: dict[int, int] = {}
 _open_files: weakref.WeakValueDictionary[int, OpenFile] = weakref.WeakValueDictionary()
 
 
@@ -90,6 +94,21 @@ def open_file(file_id: h5py.h5f.FileID, *, afresh: bool = False, pool: KeptPool 
     if found is None:
         found = _open_files[file_id.id] = OpenFile(file_id, pool)
     return found
+
+
+def set_limit(file_id: h5py.h5f.FileID, kept_bytes: int) -> None:
+    """Bytes of decoded chunks to keep of a file that was just opened, where that is not for its chunk cache to say."""
+    _limits[file_id.id] = kept_bytes
+
+
+def limit_of(file_id: h5py.h5f.FileID) -> int | None:
+    """What :func:`set_limit` said of this open file, if it did."""
+    return _limits.get(file_id.id)
+
+
+def forget_limit(file_id: h5py.h5f.FileID) -> None:
+    """The file is about to be closed."""
+    _limits.pop(file_id.id, None)
 
 
 class Watch:

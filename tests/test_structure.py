@@ -21,9 +21,10 @@ PACKAGE = Path(h5fast.__file__).parent
 SOURCES = Path(__file__).parent.parent / "src"
 
 PUBLIC = {
-    "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "FileTree", "Group", "H5FastError", "HDF5Matrix",
-    "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer", "__version__", "get_num_threads", "mix", "pack", "partition", "patch",
-    "patched", "set_num_threads", "split", "unpatch", "write_generator", "write_predict_generator", "write_split",
+    "ChunkCache", "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "FileTree", "Group",
+    "H5FastError", "HDF5Matrix", "Loader", "Normalize", "ReadError", "Spec", "UnsupportedError", "Writer",
+    "__version__", "chunk_cache", "get_num_threads", "mix", "pack", "partition", "patch", "patched", "set_num_threads", "split",
+    "unpatch", "write_generator", "write_predict_generator", "write_split",
 }
 
 
