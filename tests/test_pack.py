@@ -131,7 +131,7 @@ def test_arrays_and_npy_files_are_rows(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "two.h5") as two:
         np.testing.assert_array_equal(one["x"][()], rows)
         np.testing.assert_array_equal(two["x"][()], rows)
-        assert two["label"][()].tolist() == [0, 1, 0, 1, 0] and "class_names" not in two and "label" not in one
+        assert two["path"][3] == b"3" and two["label"][()].tolist() == [0, 1, 0, 1, 0] and "class_names" not in two and "label" not in one
 
 
 def test_sizes_are_made_alike(tmp_path: Path) -> None:
@@ -170,6 +170,15 @@ def test_labels_from_elsewhere(tmp_path: Path) -> None:
         with h5py.File(tmp_path / "out.h5") as file:
             assert (file["label"][()].tolist() if "label" in file else None) == numbers
             assert ([name.decode() for name in file["class_names"][()]] if "class_names" in file else None) == names
+
+
+def test_classes_of_a_tree_that_are_no_folders(tmp_path: Path) -> None:
+    for number, source in enumerate([[("a", b"1", "cat"), ("b", b"2", "dog")], [("a", b"1"), ("b", b"2")]]):
+        labels = {"a": "cat", "b": "dog"} if number else "folder"
+        done = h5fast.pack(source, tmp_path / f"{number}.h5", layout="tree", labels=labels)
+        assert done.classes == {"cat": 0, "dog": 1}
+        with h5py.File(tmp_path / f"{number}.h5") as file:
+            assert [file[path].attrs["label"] for path in "ab"] == ["cat", "dog"]
 
 
 def test_links_lead_to_files(tmp_path: Path) -> None:

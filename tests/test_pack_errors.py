@@ -75,6 +75,8 @@ def test_members_that_lead_out_of_the_archive(tmp_path: Path) -> None:
         "fine.png/below.png": "a file and a folder have the same path"}
     done = h5fast.pack([("a\0b", b"1"), ("", b"1"), ("c", b"1")], tmp_path / "names.h5", layout="tree")
     assert done.count == 1 and len(done.problems) == 2
+    done = h5fast.pack([(".h5fast/a", b"1"), ("b/.h5fast", b"1")], tmp_path / "index.h5", layout="tree")
+    assert done.count == 1 and str(done.problems[0]) == ".h5fast/a: '.h5fast' is where the index of members lies"
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from h5fast.packing.members import UNREADABLE, Member, Problem, read
 from h5fast.specs import Spec
 from h5fast.target import AtomicTarget
 from h5fast.tree import encoded
+from h5fast.tree.catalogue import INDEX_GROUP
 from h5fast.tree.saved import write_member_index
 
 __all__ = ["TreeSink"]
@@ -60,6 +61,9 @@ class TreeSink:
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
         problems = []
         for member, decoded, label in found:
+            if member.path.split("/")[0] == INDEX_GROUP:
+                problems.append(Problem(member.path, f"{INDEX_GROUP!r} is where the index of members lies"))
+                continue
             try:
                 dataset = self._bytes(member) if decoded is None and member.array is None else self._array(member, decoded)
             except UNREADABLE as error:
@@ -99,14 +103,15 @@ class TreeSink:
         return h5py.Group(group).create_dataset(name, data=values, **chunked).id
 
     def _describe(self, dataset: Any, member: Member, label: Any) -> None:
-        if not self._metadata and not (self._named and label is not None):
+        named = label is not None and (self._named or member.label is not None)
+        if not self._metadata and not named:
             return
         attributes = h5py.Dataset(dataset).attrs
         if self._metadata and member.modified is not None:
             attributes.create("Modified", member.modified, dtype=np.int64)
         if self._metadata and member.permissions:
             attributes.create("Permissions", member.permissions, dtype=np.uint32)
-        if self._named and label is not None:
+        if named:
             attributes["label"] = label
 
     def flush(self) -> None:
