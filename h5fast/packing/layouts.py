@@ -27,6 +27,8 @@ __all__ = ["EncodedSink", "Output", "Sink", "StackSink", "Unfit", "close_labelle
 
 # A member larger than this goes into the file piece by piece.
 _PIECE = 8 << 20
+# Short members are handed to the writer in pieces of about this size: each call of it costs as much as copying a good part of that.
+_TOGETHER = 256 << 10
 # Chunks of the bytes of `encoded`: finding one costs what copying some 10 KiB does, and the last one is padded.
 _DATA_CHUNK = 256 << 10
 # Paths of a stack that lie together.
@@ -172,6 +174,7 @@ class EncodedSink:
         self._names = bytearray()
         self._about = (array("q"), array("I")) if metadata else None
         chunk = _DATA_CHUNK if chunk_rows == "auto" else chunk_rows
+        self._waiting = bytearray()  # of short members, which are handed to the writer together
         self._writer = output.writer({"data": Spec((), "uint8", codec=codec, chunk_rows=chunk)}, self.note)
 
     def replay(self, member: Member, label: Any) -> bool:
@@ -193,7 +196,7 @@ class EncodedSink:
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
         problems = []
         for member, _, label in found:
-            there = self._writer.rows - self._offsets[-1]  # of a member that was cut off when a resumed file was left
+            there = self._writer.rows + len(self._waiting) - self._offsets[-1]  # of a member that was cut off when a resumed file was left
             if member.size > _PIECE or there:
                 self._add_long(member, there)
                 size = member.size
@@ -203,19 +206,29 @@ class EncodedSink:
                 except UNREADABLE as error:
                     problems.append(Problem(member.path, f"cannot be read: {error}"))
                     continue
-                self._writer.append(data=np.frombuffer(data, np.uint8))
+                self._waiting += data
                 size = len(data)
+                if len(self._waiting) >= _TOGETHER:
+                    self._hand_over()
             self._enter(member, size, label)
         return problems
 
+    def _hand_over(self) -> None:
+        if self._waiting:
+            self._writer.append(data=np.frombuffer(self._waiting, np.uint8))
+            self._waiting = bytearray()
+
     def _add_long(self, member: Member, there: int) -> None:
+        self._hand_over()
         for _, piece in pieces(member, there):
             self._writer.append(data=piece)
 
     def flush(self) -> None:
+        self._hand_over()
         self._writer.flush()
 
     def finish(self) -> None:
+        self._hand_over()
         file = self._writer.file
         file.create_dataset("offsets", data=np.frombuffer(self._offsets, np.uint64))
         create_texts(file, "paths", bytes(self._names).split(b"\0")[:-1])
