@@ -19,7 +19,7 @@ help:
 	@echo 'make test   run the tests; those of frameworks that are not installed are skipped'
 	@echo 'make test-all   run the tests of all frameworks and the examples, in $(VENV_ALL) (3 GB, 10 minutes)'
 	@echo 'make check  the wider checks: C tests under sanitizers, h5py'"'"'s own tests through h5fast (10 minutes)'
-	@echo 'make bench  measure (10 minutes, 2.2 GB in benchmarks/data/ or $$H5FAST_BENCH_DATA)'
+	@echo 'make bench  measure (20 minutes, 2.2 GB in benchmarks/data/ or $$H5FAST_BENCH_DATA)'
 	@echo 'make clean  remove what these made, the virtual environments included'
 	@echo
 	@echo 'PYTHON=python3.12 picks the interpreter of a new virtual environment; it must be 3.10 or newer.'
@@ -60,8 +60,11 @@ bench: $(VENV)/installed-test
 	@$(RUN) benchmarks/cold_cache.py
 	@$(RUN) benchmarks/decoders.py
 	@$(RUN) benchmarks/loader_epochs.py
+	@$(RUN) benchmarks/loader_growth.py
+	@$(RUN) benchmarks/loader_runs.py
 	@$(RUN) benchmarks/file_tree.py
 	@$(RUN) benchmarks/writing.py
+	@$(RUN) benchmarks/packing.py images
 	@$(RUN) -m pytest benchmarks
 
 # One stamp for each extra of pyproject.toml.
