@@ -235,7 +235,8 @@ def _most_threads(storage: Storage, described: layout.Layout, memory: int) -> in
 
 
 def _put_chunk(dataset: h5py.Dataset, first: int, stored: Any, mask: int, rows: int) -> None:
-    dataset.resize(first + rows, axis=0)
+    if first + rows > dataset.shape[0]:
+        dataset.resize(first + rows, axis=0)
     dataset.id.write_direct_chunk((first, *(0,) * (len(dataset.shape) - 1)), stored, mask)
 
 

@@ -118,8 +118,8 @@ def _fill(source: RowFile, rows: np.ndarray, target: AtomicTarget, memory: int) 
     for name, dataset in source.fields.items():
         output = target.outputs[name]
         chunk = output.chunk_rows
-        movable = dataset.chunks is not None and dataset.chunks == output.dataset.chunks and not dataset.dtype.hasobject
-        for moved, part in _runs(rows, chunk) if movable else [(False, rows)]:
+        output.dataset.resize(len(rows), axis=0)  # once, and not for each chunk
+        for moved, part in _runs(rows, chunk) if _is_movable(dataset, output.dataset) else [(False, rows)]:
             if moved:
                 for first in part[::chunk].tolist():
                     _move(dataset, first, output)
@@ -128,6 +128,13 @@ def _fill(source: RowFile, rows: np.ndarray, target: AtomicTarget, memory: int) 
                 for at in range(0, len(part), step):
                     output.add(np.asarray(dataset.take(part[at:at + step])))
         target.check()
+
+
+def _is_movable(dataset: Dataset, target: h5py.Dataset) -> bool:
+    """Whether chunks can be moved from one to the other: alike, and all there. Which one is not, HDF5 tells too slowly."""
+    if dataset.chunks is None or dataset.chunks != target.chunks or dataset.dtype.hasobject:
+        return False
+    return bool(dataset.id.get_num_chunks() == -(-dataset.shape[0] // dataset.chunks[0]))
 
 
 def _runs(rows: np.ndarray, chunk: int) -> Iterator[tuple[bool, np.ndarray]]:
@@ -146,10 +153,6 @@ def _runs(rows: np.ndarray, chunk: int) -> Iterator[tuple[bool, np.ndarray]]:
 def _move(dataset: Dataset, first: int, output: Any) -> None:
     """Moves the chunk that begins with a row as it is stored."""
     offset = (first, *(0,) * (dataset.ndim - 1))
-    about = dataset.id.get_chunk_info_by_coord(offset)
-    if about.size == 0 or about.byte_offset is None:  # never written: the fill value is meant
-        output.add(np.asarray(dataset[first:first + output.chunk_rows]))
-        return
     mask, stored = dataset.id.read_direct_chunk(offset)
     output.add_stored(stored, mask, output.chunk_rows)
 
