@@ -200,7 +200,7 @@ h5fast.pack(sys.argv[1], sys.argv[2], layout=sys.argv[3], jobs=1, resume=True)
 @pytest.mark.parametrize("layout", ["stack", "encoded", "tree"])
 def test_killed_and_resumed(layout: str, tmp_path: Path) -> None:
     """At random points: nothing stands under the file's name until it is complete, and then it is the file of an undisturbed run."""
-    found = {**files.images(150), "china/0/000a.png": b"no image"}
+    found = {**files.images(400), "china/0/000a.png": b"no image"}
     tar = files.write_tar(tmp_path / "a.tar", dict(sorted(found.items())))
     whole = h5fast.pack(tar, tmp_path / "whole.h5", layout=layout)
     command = [sys.executable, "-c", CHILD, str(tar), str(tmp_path / "out.h5"), layout]
@@ -212,7 +212,7 @@ def test_killed_and_resumed(layout: str, tmp_path: Path) -> None:
             start = time.monotonic()
             while not partial_path(tmp_path / "out.h5").exists() and child.poll() is None and time.monotonic() < start + 60:
                 time.sleep(0.002)
-            time.sleep(random.uniform(0, 0.25))
+            time.sleep(random.uniform(0, 0.03) * attempt)  # the first as soon as there is something
             child.send_signal(signal.SIGKILL)
         _, said = child.communicate()
         kills += child.returncode == -signal.SIGKILL
@@ -228,7 +228,7 @@ def test_killed_and_resumed(layout: str, tmp_path: Path) -> None:
     if layout != "stack":
         with h5fast.FileTree(tmp_path / "out.h5") as tree:
             assert tree.read_many(found) == list(found.values())
-    assert whole.count == 150 + (layout != "stack")
+    assert whole.count == 400 + (layout != "stack")
 
 
 def test_resume_with_other_options(tmp_path: Path) -> None:
