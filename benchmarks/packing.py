@@ -1,9 +1,11 @@
 """How fast does a folder of small images become an HDF5 file, and how much memory does a large archive take?
 
-`images`: 20,000 patches of 64x64 of scikit-learn's two photographs, as JPEG, in 20 folders. Packed into one dataset with lzf, by
+`images`: 20,000 patches of 64x64 of scikit-learn's two photographs, as JPEG, in 20 folders. Packed into one dataset with lzf,
+by
 two processes and by one; and by the usual recipe: a pool of two processes decodes, and one dataset a file is created with lzf.
 Then the same files as bytes, a dataset each, against h5py's ``create_dataset``; and the packed file shared out 8 to 2, against
-a copy of it. Each run is a process of its own, they take turns, and ratios are of runs of one turn. What was written is compared first.
+a copy of it. Each run is a process of its own, they take turns, and ratios are of runs of one turn. What was written is
+compared first.
 
 `memory`: tar archives of 10 GB of zeros (they take no room on the disk), in files of 1 MB and of 10 KB, packed as encoded bytes
 with lzf, and decoded by a reader into small rows. What the processes hold in memory that is not of files (RssAnon) is sampled.
@@ -59,7 +61,7 @@ def main() -> None:
 
 def run(which: str, source: str, out: str) -> None:
     """One timed run, in this process; prints its seconds."""
-    cores = sorted(os.sched_getaffinity(0))[:1 if which.endswith("one core") else CORES]
+    cores = sorted(os.sched_getaffinity(0))[: 1 if which.endswith("one core") else CORES]
     os.sched_setaffinity(0, cores)
     Path(out).unlink(missing_ok=True)
     start = time.perf_counter()
@@ -69,11 +71,15 @@ def run(which: str, source: str, out: str) -> None:
 
 def recipe(source: str, out: str, cores: int) -> None:
     """A pool decodes four files a process at a time, and each becomes a dataset."""
-    paths = [os.path.relpath(os.path.join(folder, name), source) for folder, _, names in os.walk(source) for name in names
-             if name.endswith("jpg")]
+    paths = [
+        os.path.relpath(os.path.join(folder, name), source)
+        for folder, _, names in os.walk(source)
+        for name in names
+        if name.endswith("jpg")
+    ]
     with h5py.File(out, "w") as file, multiprocessing.Pool(cores, os.chdir, (source,)) as pool:
         for first in range(0, len(paths), 4 * cores):
-            for path, image in pool.map(read_image, paths[first:first + 4 * cores]):
+            for path, image in pool.map(read_image, paths[first : first + 4 * cores]):
                 file.create_dataset(path, data=image, chunks=image.shape, compression="lzf")
 
 
@@ -97,8 +103,9 @@ RUNS = {
     "pack tree": lambda source, out, cores: h5fast.pack(source, out, layout="tree", overwrite=True),
     "pack encoded": lambda source, out, cores: h5fast.pack(source, out, layout="encoded", overwrite=True),
     "copy": lambda source, out, cores: shutil.copyfile(out.replace("copy", "pack"), out),
-    "partition": lambda source, out, cores: h5fast.partition(out.replace("partition", "pack"), {"train": out, "test": out + "2"}, [0.8, 0.2],
-                                                             overwrite=True),
+    "partition": lambda source, out, cores: h5fast.partition(
+        out.replace("partition", "pack"), {"train": out, "test": out + "2"}, [0.8, 0.2], overwrite=True
+    ),
     "encoded": lambda source, out, cores: h5fast.pack(source, out, layout="encoded", codec="lzf", overwrite=True),
     "read": lambda source, out, cores: h5fast.pack(source, out, reader=first_bytes, overwrite=True),
 }
@@ -113,14 +120,21 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     seconds: dict[str, list[float]] = {}
     for number in range(options.rounds):
         for which in ("recipe", "pack", "pack, one core", "create_dataset", "pack tree", "pack encoded", "copy", "partition"):
-            done = subprocess.run(command(which, source, folder / f"{which}.h5", options), check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(
+                command(which, source, folder / f"{which}.h5", options), check=True, stdout=subprocess.PIPE, text=True
+            )
             seconds.setdefault(which, []).append(float(done.stdout))
         if number == 0:
             check(folder)
     for which, times in seconds.items():
         print(f"{which:20}{statistics.median(times):8.2f} s{options.count / statistics.median(times):10,.0f} files a second")
-    for one, other in (("recipe", "pack"), ("pack, one core", "pack"), ("create_dataset", "pack tree"), ("create_dataset", "pack encoded"),
-                       ("partition", "copy")):
+    for one, other in (
+        ("recipe", "pack"),
+        ("pack, one core", "pack"),
+        ("create_dataset", "pack tree"),
+        ("create_dataset", "pack encoded"),
+        ("partition", "copy"),
+    ):
         ratios = [a / b for a, b in zip(seconds[one], seconds[other])]
         print(f"{one} / {other}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
@@ -138,7 +152,7 @@ def make_images(folder: Path, count: int) -> Path:
         y, x = (int(random.integers(0, length - SIDE)) for length in photograph.shape[:2])
         place = folder / ("china", "flower")[number % 2] / str(number % 10)
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photograph[y:y + SIDE, x:x + SIDE]).save(place / f"{number:05d}.jpg", quality=90)
+        Image.fromarray(photograph[y : y + SIDE, x : x + SIDE]).save(place / f"{number:05d}.jpg", quality=90)
     return folder
 
 
@@ -148,8 +162,11 @@ def check(folder: Path) -> None:
         for number, path in enumerate(two["path"][()]):
             if number % 97 == 0:
                 np.testing.assert_array_equal(one[path][()], two["image"][number])
-    with h5py.File(folder / "create_dataset.h5") as one, h5fast.FileTree(folder / "pack tree.h5") as two, \
-            h5fast.FileTree(folder / "pack encoded.h5") as three:
+    with (
+        h5py.File(folder / "create_dataset.h5") as one,
+        h5fast.FileTree(folder / "pack tree.h5") as two,
+        h5fast.FileTree(folder / "pack encoded.h5") as three,
+    ):
         for path in list(two)[::97]:
             assert one[path][()].tobytes() == two[path] == three[path]
 
@@ -166,8 +183,11 @@ def measure_memory(folder: Path, options: argparse.Namespace) -> None:
             if child.returncode:
                 raise RuntimeError(f"packing ended with status {child.returncode}")
             assert child.stdout is not None
-            print(f"{source.stat().st_size / 1e9:.1f} GB in files of {title}, {which}: {float(child.stdout.read()):.0f} s, at most "
-                  f"{most / 1e6:.0f} MB in memory, of all processes", flush=True)
+            print(
+                f"{source.stat().st_size / 1e9:.1f} GB in files of {title}, {which}: {float(child.stdout.read()):.0f} s, at most "
+                f"{most / 1e6:.0f} MB in memory, of all processes",
+                flush=True,
+            )
 
 
 def make_tar(path: Path, count: int, size: int) -> Path:

@@ -45,7 +45,10 @@ def main() -> int:
         drawn = draw(options.archive, there, options.count, options.seed)
         counts = sort(options.archive, drawn, tree)
     total = len(drawn) + len(there)
-    print(f"{options.out}: {len(drawn)} images added, {total} in it: " + ", ".join(f"{count} {colour}" for colour, count in counts.most_common()))
+    print(
+        f"{options.out}: {len(drawn)} images added, {total} in it: "
+        + ", ".join(f"{count} {colour}" for colour, count in counts.most_common())
+    )
     return 0
 
 
@@ -76,7 +79,9 @@ def dominant_colour(data: bytes) -> str:
     """What the colour of the largest of three groups of pixels is called."""
     with Image.open(io.BytesIO(data)) as image:
         pixels = np.asarray(image.convert("RGB").resize((16, 16))).reshape(-1, 3) / 255
-    found = KMeans(3, n_init=1, random_state=0).fit(pixels + np.linspace(0, 1e-6, len(pixels))[:, None])  # never fewer than 3 colours
+    found = KMeans(3, n_init=1, random_state=0).fit(
+        pixels + np.linspace(0, 1e-6, len(pixels))[:, None]
+    )  # never fewer than 3 colours
     red, green, blue = np.clip(found.cluster_centers_[np.bincount(found.labels_).argmax()], 0, 1)
     hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
     if value < 0.2:

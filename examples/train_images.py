@@ -44,14 +44,16 @@ def main() -> int:
     labels_file(options.file).write_text(json.dumps({name: number for number, name in enumerate(classes.tolist())}))
     np.savez(options.model, weights=model.coef_, bias=model.intercept_)
     accuracy = right / len(rows["test"])
-    print(f"{len(paths)} images in {len(classes)} classes, {accuracy:.0%} of {len(rows['test'])} unseen ones told right ({WANTED:.0%} wanted)")
+    print(
+        f"{len(paths)} images in {len(classes)} classes, {accuracy:.0%} of {len(rows['test'])} unseen ones told right ({WANTED:.0%} wanted)"
+    )
     return 0 if accuracy >= WANTED else 1
 
 
 def batches(tree: h5fast.FileTree, paths: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of images, and what the classifier sees of them."""
     for first in range(0, len(rows), BATCH):
-        some = rows[first:first + BATCH]
+        some = rows[first : first + BATCH]
         yield some, np.stack([features(data) for data in tree.read_many(paths[some].tolist())])
 
 

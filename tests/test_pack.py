@@ -65,7 +65,7 @@ def test_encoded_keeps_labels_beside_the_files(tmp_path: Path) -> None:
         assert file["label"][()].tolist() == [0, 0, 0, 1, 1, 1, 2]
         assert [name.decode() for name in file["class_names"][()]] == ["china", "flower", "label"]
         bounds = file["offsets"][()]
-        assert file["data"][bounds[6]:bounds[7]].tobytes() == b"not a table"
+        assert file["data"][bounds[6] : bounds[7]].tobytes() == b"not a table"
     with h5fast.FileTree(tmp_path / "out.h5") as tree:
         assert sorted(tree) == sorted(found) and tree["label/label"] == b"not a table"
 
@@ -116,8 +116,14 @@ def test_filters_take_what_they_say(tmp_path: Path) -> None:
 def test_readers_decode_what_pillow_cannot(tmp_path: Path) -> None:
     source = [(f"{number}.raw", np.full(4, number, "<f4").tobytes()) for number in range(100)]
     for jobs in (1, 2):
-        h5fast.pack(source, tmp_path / "out.h5", reader=lambda path, data: np.frombuffer(data, "<f4"), jobs=jobs, name="signal",
-                    overwrite=True)
+        h5fast.pack(
+            source,
+            tmp_path / "out.h5",
+            reader=lambda path, data: np.frombuffer(data, "<f4"),
+            jobs=jobs,
+            name="signal",
+            overwrite=True,
+        )
         with h5py.File(tmp_path / "out.h5") as file:
             np.testing.assert_array_equal(file["signal"][()], np.repeat(np.arange(100, dtype="f4"), 4).reshape(-1, 4))
 
@@ -131,19 +137,28 @@ def test_arrays_and_npy_files_are_rows(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "two.h5") as two:
         np.testing.assert_array_equal(one["x"][()], rows)
         np.testing.assert_array_equal(two["x"][()], rows)
-        assert two["path"][3] == b"3" and two["label"][()].tolist() == [0, 1, 0, 1, 0] and "class_names" not in two and "label" not in one
+        assert (
+            two["path"][3] == b"3"
+            and two["label"][()].tolist() == [0, 1, 0, 1, 0]
+            and "class_names" not in two
+            and "label" not in one
+        )
 
 
 def test_sizes_are_made_alike(tmp_path: Path) -> None:
     def image(height: int, width: int) -> bytes:
         import io
+
         out = io.BytesIO()
         files.Image.fromarray(files.photographs()[0][:height, :width]).save(out, "PNG")
         return out.getvalue()
 
     source = [("a.png", image(20, 30)), ("b.png", image(40, 10))]
-    shapes = {"resize": (dict(resize=16), (16, 16, 3)), "pad": (dict(pad=(40, 32)), (40, 32, 3)),
-              "both": (dict(resize=(20, 20), pad=True), (20, 20, 3))}
+    shapes = {
+        "resize": (dict(resize=16), (16, 16, 3)),
+        "pad": (dict(pad=(40, 32)), (40, 32, 3)),
+        "both": (dict(resize=(20, 20), pad=True), (20, 20, 3)),
+    }
     for name, (options, shape) in shapes.items():
         h5fast.pack(source, tmp_path / f"{name}.h5", **options)
         with h5py.File(tmp_path / f"{name}.h5") as file:
@@ -158,10 +173,16 @@ def test_sizes_are_made_alike(tmp_path: Path) -> None:
 
 def test_labels_from_elsewhere(tmp_path: Path) -> None:
     found = files.images(6)
-    (tmp_path / "labels.csv").write_text("label,note,path\n" + "".join(f"{number % 3},,{path}\n" for number, path in enumerate(found)))
+    (tmp_path / "labels.csv").write_text(
+        "label,note,path\n" + "".join(f"{number % 3},,{path}\n" for number, path in enumerate(found))
+    )
     for labels, numbers, names in [
         (tmp_path / "labels.csv", [0, 1, 2, 0, 1, 2], None),
-        ({path.rpartition("/")[2]: "odd" if number % 2 else "even" for number, path in enumerate(found)}, [0, 1] * 3, ["even", "odd"]),
+        (
+            {path.rpartition("/")[2]: "odd" if number % 2 else "even" for number, path in enumerate(found)},
+            [0, 1] * 3,
+            ["even", "odd"],
+        ),
         (lambda path: path[0], [0] * 3 + [1] * 3, ["c", "f"]),
         ("parent", [0, 1, 2, 0, 1, 2], None),
         (None, None, None),
@@ -197,7 +218,9 @@ def test_links_lead_to_files(tmp_path: Path) -> None:
         archive.addfile(hard)
     done = h5fast.pack(folder, tmp_path / "folder.h5", layout="tree")
     assert {problem.path: problem.reason.split(":")[0] for problem in done.problems} == {
-        "b/up": "is a link to a folder that it lies in", "gone": "cannot be looked at"}
+        "b/up": "is a link to a folder that it lies in",
+        "gone": "cannot be looked at",
+    }
     with h5fast.FileTree(tmp_path / "folder.h5") as tree:
         assert {path: tree[path] for path in tree} == {"a/one": b"1", "b/link": b"1", "b/two": b"22"}
     done = h5fast.pack(tmp_path / "f.tar", tmp_path / "tar.h5", layout="encoded")
@@ -235,7 +258,9 @@ def test_dry_run_tells_what_comes(tmp_path: Path) -> None:
         done = h5fast.pack(list(found.items()), tmp_path / "out.h5", **options)
         assert (told.count, told.read) == (done.count, done.read)
         with h5py.File(tmp_path / "out.h5") as file:
-            stored = sum(file[name].id.get_storage_size() for name in ("image", "data") if name in file) or sum(map(len, found.values()))
+            stored = sum(file[name].id.get_storage_size() for name in ("image", "data") if name in file) or sum(
+                map(len, found.values())
+            )
         assert told.stored == pytest.approx(stored, rel=0.5, abs=30_000 if not options else 300_000)
         (tmp_path / "out.h5").unlink()
 
@@ -271,8 +296,11 @@ def test_parquet_becomes_fields(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
     pairs = arrow.FixedSizeListArray.from_arrays(arrow.array(range(40), arrow.float32()), 2)
-    parquet.write_table(arrow.table({"n": arrow.array(range(20)), "name": [f"row {k}" for k in range(20)], "pair": pairs}),
-                        tmp_path / "t.parquet", row_group_size=7)
+    parquet.write_table(
+        arrow.table({"n": arrow.array(range(20)), "name": [f"row {k}" for k in range(20)], "pair": pairs}),
+        tmp_path / "t.parquet",
+        row_group_size=7,
+    )
     h5fast.pack(tmp_path / "t.parquet", tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["n"][()].tolist() == list(range(20)) and file["name"][4] == b"row 4"

@@ -1,4 +1,4 @@
-"""What pack does with what it cannot pack: names the file, leaves nothing half-written under the file's name, tells it by its status."""
+"""What pack does with what it cannot pack: names the file, leaves nothing half-written in place, tells it by its status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("layout", ["stack", "encoded", "tree"])
 def test_truncated_archive(kind: str, layout: str, tmp_path: Path) -> None:
     """Wherever it is cut: tarfile itself takes an archive that is cut between members for one that ends there."""
-    whole = files.write_tar(tmp_path / f"whole.{kind}", files.images(12), "w" if kind == "tar" else "w:" + kind[4:]).read_bytes()
+    whole = files.write_tar(
+        tmp_path / f"whole.{kind}", files.images(12), "w" if kind == "tar" else "w:" + kind[4:]
+    ).read_bytes()
     for keep in (len(whole) // 3, len(whole) // 3 // 512 * 512, len(whole) - 9000):
         cut = tmp_path / f"cut.{kind}"
         cut.write_bytes(whole[:keep])
@@ -66,13 +68,17 @@ def test_members_that_lead_out_of_the_archive(tmp_path: Path) -> None:
             about = tarfile.TarInfo(name)
             about.size = 3
             import io
+
             archive.addfile(about, io.BytesIO(b"abc"))
     done = h5fast.pack(tmp_path / "a.tar", tmp_path / "out.h5", layout="tree")
     assert done.count == 1
     assert {problem.path: problem.reason.split(",")[0] for problem in done.problems} == {
-        "../up.png": "its path leads out of the archive", "/etc/passwd": "its path is absolute",
-        "in/../../up.png": "its path leads out of the archive", "fine.png": "there is another file of that path before it",
-        "fine.png/below.png": "a file and a folder have the same path"}
+        "../up.png": "its path leads out of the archive",
+        "/etc/passwd": "its path is absolute",
+        "in/../../up.png": "its path leads out of the archive",
+        "fine.png": "there is another file of that path before it",
+        "fine.png/below.png": "a file and a folder have the same path",
+    }
     done = h5fast.pack([("a\0b", b"1"), ("", b"1"), ("c", b"1")], tmp_path / "names.h5", layout="tree")
     assert done.count == 1 and len(done.problems) == 2
     done = h5fast.pack([(".h5fast/a", b"1"), ("b/.h5fast", b"1")], tmp_path / "index.h5", layout="tree")
@@ -98,9 +104,15 @@ BAD = {"empty.png": b"", "text.png": b"no image", "cut.png": None, "cut.jpeg": N
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_images_that_cannot_be_decoded(jobs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = dict(files.images(10))
-    bad = {**BAD, "cut.png": next(iter(found.values()))[:700], "cut.jpeg": next(iter(files.images(1, 64, "JPEG").values()))[:900]}
+    bad = {
+        **BAD,
+        "cut.png": next(iter(found.values()))[:700],
+        "cut.jpeg": next(iter(files.images(1, 64, "JPEG").values()))[:900],
+    }
     folder = files.write_folder(tmp_path / "f", {**found, **{f"china/{name}": data for name, data in bad.items()}})
-    (folder / "china" / "secret.png").symlink_to("/proc/1/mem" if os.getuid() else "/proc/self/mem")  # is there, and cannot be read
+    (folder / "china" / "secret.png").symlink_to(
+        "/proc/1/mem" if os.getuid() else "/proc/self/mem"
+    )  # is there, and cannot be read
     done = h5fast.pack(folder, tmp_path / "out.h5", jobs=jobs)
     assert done.count == 10
     reasons = {problem.path: problem.reason for problem in done.problems}
@@ -136,7 +148,9 @@ def test_existing_output(tmp_path: Path) -> None:
     (tmp_path / "out.h5").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
         h5fast.pack([("a", b"1")], tmp_path / "out.h5", layout="tree")
-    assert main(["pack", str(files.write_folder(tmp_path / "f", {"a": b"1"})), str(tmp_path / "out.h5"), "--layout", "tree"]) == 2
+    assert (
+        main(["pack", str(files.write_folder(tmp_path / "f", {"a": b"1"})), str(tmp_path / "out.h5"), "--layout", "tree"]) == 2
+    )
     assert (tmp_path / "out.h5").read_bytes() == b"mine"
     with pytest.raises(FileNotFoundError, match="folder"):
         h5fast.pack([("a", b"1")], tmp_path / "no" / "out.h5", layout="tree")
@@ -148,9 +162,17 @@ def test_the_output_may_lie_in_the_folder(tmp_path: Path) -> None:
         assert h5fast.pack(tmp_path, tmp_path / "out.h5", layout="tree", overwrite=True).count == 2
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("a,b\n1,2\n3\n", "line 3: has 1 of the 2 columns"), ("a,b\n1,2,3\n", "line 2: has 3 of the 2"), ("a,a\n1,2\n", "name the columns"),
-    ("", "name the columns"), ("a\n", "no rows"), ("a/b\n1\n", "'a/b', which no dataset can be")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n3\n", "line 3: has 1 of the 2 columns"),
+        ("a,b\n1,2,3\n", "line 2: has 3 of the 2"),
+        ("a,a\n1,2\n", "name the columns"),
+        ("", "name the columns"),
+        ("a\n", "no rows"),
+        ("a/b\n1\n", "'a/b', which no dataset can be"),
+    ],
+)
 def test_tables_that_are_wrong(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ValueError, match=r"t\.csv") as caught:
@@ -168,9 +190,23 @@ def test_label_tables_that_are_wrong(tmp_path: Path) -> None:
     assert done.count == 3 and "no class" in done.problems[0].reason
 
 
-@pytest.mark.parametrize("options", [
-    {"layout": "heap"}, {"layout": "encoded", "decode": True}, {"layout": "tree", "resize": 3}, {"resize": (1, 2, 3)}, {"pad": True},
-    {"regex": "("}, {"keep": "nothing"}, {"reader": "os.path:no_such"}, {"jobs": 0}, {"memory": "much"}, {"codec": "lzq"}, {"ext": ""}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layout": "heap"},
+        {"layout": "encoded", "decode": True},
+        {"layout": "tree", "resize": 3},
+        {"resize": (1, 2, 3)},
+        {"pad": True},
+        {"regex": "("},
+        {"keep": "nothing"},
+        {"reader": "os.path:no_such"},
+        {"jobs": 0},
+        {"memory": "much"},
+        {"codec": "lzq"},
+        {"ext": ""},
+    ],
+)
 def test_options_that_mean_nothing(options: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises((ValueError, TypeError)):
         h5fast.pack([("a.png", b"1")], tmp_path / "out.h5", **options)  # type: ignore[arg-type]
@@ -179,12 +215,19 @@ def test_options_that_mean_nothing(options: dict[str, object], tmp_path: Path) -
 
 def test_a_full_disk(tmp_path: Path) -> None:
     """As a limit on the size of files, which a write meets in the same way."""
-    code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); from h5fast.cli import main; sys.exit(main(sys.argv[1:]))")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); from h5fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     folder = files.write_folder(tmp_path / "f", {f"{number}.bin": os.urandom(50_000) for number in range(20)})
     for layout in ("encoded", "tree"):
-        done = subprocess.run([sys.executable, "-c", code, "pack", str(folder), str(tmp_path / "out.h5"), "--layout", layout, "--overwrite"],
-                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "pack", str(folder), str(tmp_path / "out.h5"), "--layout", layout, "--overwrite"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
         assert done.returncode == 2 and "out.h5.partial: File too large" in done.stderr, done.stderr
         assert not (tmp_path / "out.h5").exists()
 
@@ -199,7 +242,7 @@ h5fast.pack(sys.argv[1], sys.argv[2], layout=sys.argv[3], jobs=1, resume=True)
 
 @pytest.mark.parametrize("layout", ["stack", "encoded", "tree"])
 def test_killed_and_resumed(layout: str, tmp_path: Path) -> None:
-    """At random points: nothing stands under the file's name until it is complete, and then it is the file of an undisturbed run."""
+    """At random points: nothing stands under the file's name until it is complete, and then it is that of an undisturbed run."""
     found = {**files.images(400), "china/0/000a.png": b"no image"}
     tar = files.write_tar(tmp_path / "a.tar", dict(sorted(found.items())))
     whole = h5fast.pack(tar, tmp_path / "whole.h5", layout=layout)

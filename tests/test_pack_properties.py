@@ -13,8 +13,11 @@ from hypothesis import given, settings
 import h5fast
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=6).filter(
-    lambda name: name not in (".", "..") and not name.startswith(".h5fast"))
-FILES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map("/".join), st.binary(max_size=3000), min_size=1, max_size=20)
+    lambda name: name not in (".", "..") and not name.startswith(".h5fast")
+)
+FILES = st.dictionaries(
+    st.lists(NAMES, min_size=1, max_size=3).map("/".join), st.binary(max_size=3000), min_size=1, max_size=20
+)
 
 
 def possible(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -42,8 +45,14 @@ def test_files_come_back(files: dict[str, bytes], layout: str, codec: str | None
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([None, "lzf", "gzip"]), st.sampled_from(["u1", ">f4", "i8"]),
-       st.lists(st.integers(1, 9), min_size=2, max_size=3), st.integers(0, 99))
+@given(
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.sampled_from([None, "lzf", "gzip"]),
+    st.sampled_from(["u1", ">f4", "i8"]),
+    st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    st.integers(0, 99),
+)
 def test_rows_are_shared_out(rows: int, chunk: int, codec: str | None, dtype: str, weights: list[int], seed: int) -> None:
     """Each row is in one part; the parts have the sizes that were asked for, and the rows that they are told to have."""
     shares = [weight / sum(weights) for weight in weights]

@@ -49,7 +49,10 @@ def test_rows_go_to_one_part_each(chunk: int, options: dict[str, Any], tmp_path:
                 for field in ("image", "deep/label", "label", "text"):
                     np.testing.assert_array_equal(part[field][()], whole[field][()][rows])
                     assert part[field].dtype == whole[field].dtype
-                assert part["image"].chunks == (min(chunk, len(rows)), 6, 5) and part["image"].compression == whole["image"].compression
+                assert (
+                    part["image"].chunks == (min(chunk, len(rows)), 6, 5)
+                    and part["image"].compression == whole["image"].compression
+                )
                 assert part["image"].shuffle == whole["image"].shuffle and part["image"].fletcher32 == whole["image"].fletcher32
                 assert part["image"].attrs["unit"] == "counts" and part.attrs["source"] == "here"
                 assert part["class_names"][()].tolist() == [b"a", b"b"] and part["mean"][()] == 4.5
@@ -80,7 +83,10 @@ def test_chunks_that_were_never_written(tmp_path: Path) -> None:
 
 def test_same_seed_same_parts(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "all.h5", chunk=7, compression="lzf")
-    made = {tag: h5fast.partition(source, parts_in(tmp_path, tag), SHARES, seed=seed) for tag, seed in (("a", 4), ("b", 4), ("c", 5))}
+    made = {
+        tag: h5fast.partition(source, parts_in(tmp_path, tag), SHARES, seed=seed)
+        for tag, seed in (("a", 4), ("b", 4), ("c", 5))
+    }
     for name in SHARES:
         one, two, three = ((tmp_path / f"{name}{tag}.h5").read_bytes() for tag in "abc")
         assert one == two != three
@@ -160,11 +166,16 @@ def test_what_cannot_be_shared_out(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "all.h5")
     parts = parts_in(tmp_path)
     for given, options, message in [
-        (parts, {"fractions": [0.9, 0.9, 0.9]}, "add up"), (parts, {"fractions": [1, 1]}, "2 fractions for 3"),
-        (parts, {"fractions": {"train": 1}}, "fractions are of train"), ({}, {}, "empty"),
-        ({"a": None, "b": tmp_path / "b.h5"}, {}, "either each"), ({"a": tmp_path / "b.h5", "b": tmp_path / "b.h5"}, {}, "same file"),
-        ({"a": source, "b": tmp_path / "b.h5"}, {"overwrite": True}, "its own part"), (parts, {"layout": "tree"}, "keeps its layout"),
-        (parts, {"by": "colour"}, "by is"), (parts, {"fractions": [1, 0.001, 0]}, "add up|gets none"),
+        (parts, {"fractions": [0.9, 0.9, 0.9]}, "add up"),
+        (parts, {"fractions": [1, 1]}, "2 fractions for 3"),
+        (parts, {"fractions": {"train": 1}}, "fractions are of train"),
+        ({}, {}, "empty"),
+        ({"a": None, "b": tmp_path / "b.h5"}, {}, "either each"),
+        ({"a": tmp_path / "b.h5", "b": tmp_path / "b.h5"}, {}, "same file"),
+        ({"a": source, "b": tmp_path / "b.h5"}, {"overwrite": True}, "its own part"),
+        (parts, {"layout": "tree"}, "keeps its layout"),
+        (parts, {"by": "colour"}, "by is"),
+        (parts, {"fractions": [1, 0.001, 0]}, "add up|gets none"),
     ]:
         with pytest.raises(ValueError, match=message):
             h5fast.partition(source, given, **{"fractions": SHARES if given is parts else None, **options})
@@ -189,7 +200,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(source) as file:
         assert len(file["splits/train"]) == 50
     tar = files.write_tar(tmp_path / "a.tar", files.images(20))
-    assert main(["partition", str(tar), f"a={tmp_path}/a.h5:0.5", f"b={tmp_path}/b.h5:0.5", "--layout", "tree", "--glob", "*.png"]) == 0
+    assert (
+        main(["partition", str(tar), f"a={tmp_path}/a.h5:0.5", f"b={tmp_path}/b.h5:0.5", "--layout", "tree", "--glob", "*.png"])
+        == 0
+    )
     with h5fast.FileTree(tmp_path / "a.h5") as tree:
         assert len(tree) == 10
     with pytest.raises(SystemExit, match="2"):

@@ -143,8 +143,13 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 
 def _tar_member(path: str, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    return Member(path, info.size, lambda: cast(BinaryIO, tar.extractfile(info)), modified=int(info.mtime),
-                  permissions=stat.S_IFREG | info.mode)
+    return Member(
+        path,
+        info.size,
+        lambda: cast(BinaryIO, tar.extractfile(info)),
+        modified=int(info.mtime),
+        permissions=stat.S_IFREG | info.mode,
+    )
 
 
 def _target(path: str, info: tarfile.TarInfo) -> str:
@@ -192,5 +197,10 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member | Pro
         path = clean_path(info.filename)
     except ValueError as error:
         return Problem(info.filename, str(error))
-    return Member(path, info.file_size, lambda: cast(BinaryIO, archive.open(info)), modified=calendar.timegm((*info.date_time, 0, 0, 0)),
-                  permissions=mode or None)
+    return Member(
+        path,
+        info.file_size,
+        lambda: cast(BinaryIO, archive.open(info)),
+        modified=calendar.timegm((*info.date_time, 0, 0, 0)),
+        permissions=mode or None,
+    )

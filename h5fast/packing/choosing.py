@@ -23,8 +23,13 @@ class Choice:
         keep: a function of the path, or "module:function"
     """
 
-    def __init__(self, ext: str | Sequence[str] | None = None, glob: str | Sequence[str] | None = None, regex: str | None = None,
-                 keep: Callable[[str], Any] | str | None = None) -> None:
+    def __init__(
+        self,
+        ext: str | Sequence[str] | None = None,
+        glob: str | Sequence[str] | None = None,
+        regex: str | None = None,
+        keep: Callable[[str], Any] | str | None = None,
+    ) -> None:
         self._endings = tuple("." + one.strip().lstrip(".").lower() for one in _several(ext))
         if "." in self._endings:
             raise ValueError(f"ext is one ending or several such as 'jpg', not {ext!r}")

@@ -77,7 +77,9 @@ def _folders(paths: list[str]) -> np.ndarray:
     return np.array([path.partition("/")[0] if "/" in path else "" for path in paths])
 
 
-def write_files(source: TreeFile, parts: Mapping[str, np.ndarray], paths: Mapping[str, Path], *, memory: int, overwrite: bool) -> None:
+def write_files(
+    source: TreeFile, parts: Mapping[str, np.ndarray], paths: Mapping[str, Path], *, memory: int, overwrite: bool
+) -> None:
     """Writes the files of each part to its file."""
     for part, path in paths.items():
         if source.is_encoded:
@@ -89,7 +91,9 @@ def write_files(source: TreeFile, parts: Mapping[str, np.ndarray], paths: Mappin
 def _write_encoded(source: TreeFile, rows: np.ndarray, output: Output) -> None:
     data = source.file["data"]
     codec = data.compression
-    sink = EncodedSink(output, codec=codec, chunk_rows=data.chunks[0] if data.chunks else "auto", metadata="modified" in source.file)
+    sink = EncodedSink(
+        output, codec=codec, chunk_rows=data.chunks[0] if data.chunks else "auto", metadata="modified" in source.file
+    )
     named = _class_names(source)
     sink.classes = ClassNumbers({name: code for code, name in enumerate(named.values())})
     try:
@@ -115,12 +119,14 @@ def _members(source: TreeFile, rows: np.ndarray) -> Iterator[tuple[Member, int]]
     has_labels = "label" in source.file
     with FileTree(source.file.filename) as tree:
         for first in range(0, len(rows), _FILES):
-            some = rows[first:first + _FILES].tolist()
+            some = rows[first : first + _FILES].tolist()
             paths = [source.paths[row] for row in some]
             for row, path, content in zip(some, paths, tree.read_many("/" + path for path in paths)):
                 about = tree.stat("/" + path)
-                yield (Member(path, len(content), opened_bytes(content), modified=about.modified, permissions=about.permissions),
-                       int(source.classes[row]) if has_labels else -1)
+                yield (
+                    Member(path, len(content), opened_bytes(content), modified=about.modified, permissions=about.permissions),
+                    int(source.classes[row]) if has_labels else -1,
+                )
 
 
 def _write_datasets(source: TreeFile, rows: np.ndarray, target: AtomicTarget) -> None:

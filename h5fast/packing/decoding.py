@@ -37,7 +37,8 @@ class Decoder:
     Attributes:
         mode: Pillow's name of what pixels are: "RGB", "L", "RGBA" …; None as the file has them
         resize: height and width that each image is brought to
-        pad: height and width that each is filled up to with zeros, at its lower and right edge; with `resize`, an image is first
+        pad: height and width that each is filled up to with zeros, at its lower and right edge; with `resize`, an image is
+        first
             scaled to fit into that with its proportions
         reader: a function of path and bytes that is asked instead, and gives an array
     """
@@ -122,7 +123,7 @@ class Decoder:
         if array.ndim < 2 or array.shape[0] > height or array.shape[1] > width:
             raise Undecodable(f"is of shape {array.shape}, which does not fit into pad={height}x{width}: add resize=")
         found = np.zeros((height, width, *array.shape[2:]), array.dtype)
-        found[:array.shape[0], :array.shape[1]] = array
+        found[: array.shape[0], : array.shape[1]] = array
         return found
 
 

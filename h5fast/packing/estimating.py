@@ -53,8 +53,11 @@ def estimate(source: Source, options: Options) -> Estimate:
         member = one[0]
         if options.decodes and len(arrays) < _SAMPLE:
             try:
-                arrays.append(handling.decoder.fit(member.array) if member.array is not None else
-                              handling.decoder.decode(member.path, read(member)))
+                arrays.append(
+                    handling.decoder.fit(member.array)
+                    if member.array is not None
+                    else handling.decoder.decode(member.path, read(member))
+                )
             except (Undecodable, *UNREADABLE) as error:
                 found.problems.append(Problem(member.path, str(error)))
                 continue
@@ -74,7 +77,9 @@ def _ratio(arrays: list[np.ndarray], options: Options) -> float:
     alike = [array for array in arrays if (array.shape, array.dtype) == (arrays[0].shape, arrays[0].dtype)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sample.h5")
-        with Writer(path, {"sample": Spec(alike[0].shape, alike[0].dtype, codec=options.resolved_codec)}, memory=options.bytes_each) as writer:
+        with Writer(
+            path, {"sample": Spec(alike[0].shape, alike[0].dtype, codec=options.resolved_codec)}, memory=options.bytes_each
+        ) as writer:
             writer.append(sample=np.stack(alike))
             writer.flush()
             dataset = writer.file["sample"]

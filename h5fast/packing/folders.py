@@ -46,7 +46,9 @@ class FolderSource:
                 yield found
                 self.position += found.size if isinstance(found, Member) else 0
 
-    def _listed(self, folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[Member | Problem | tuple[str, tuple[tuple[int, int], ...]]]:
+    def _listed(
+        self, folder: str, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[Member | Problem | tuple[str, tuple[tuple[int, int], ...]]]:
         """The files of a folder; of the folders in it, path and what they lie in."""
         try:
             with os.scandir(os.path.join(self.name, folder)) as entries:
@@ -76,5 +78,11 @@ class FolderSource:
 
 
 def _member(path: str, file: str, about: os.stat_result) -> Member:
-    return Member(clean_path(path), about.st_size, lambda: open(file, "rb"), file=file,
-                  modified=about.st_mtime_ns // 10**9, permissions=about.st_mode)
+    return Member(
+        clean_path(path),
+        about.st_size,
+        lambda: open(file, "rb"),
+        file=file,
+        modified=about.st_mtime_ns // 10**9,
+        permissions=about.st_mode,
+    )

@@ -27,7 +27,8 @@ __all__ = ["EncodedSink", "Output", "Sink", "StackSink", "Unfit", "close_labelle
 
 # A member larger than this goes into the file piece by piece.
 _PIECE = 8 << 20
-# Short members are handed to the writer in pieces of about this size: each call of it costs as much as copying a good part of that.
+# Short members are handed to the writer in pieces of about this size: each call of it costs as much as copying a good part of
+# that.
 _TOGETHER = 256 << 10
 # Chunks of the bytes of `encoded`: finding one costs what copying some 10 KiB does, and the last one is padded.
 _DATA_CHUNK = 256 << 10
@@ -116,12 +117,16 @@ class StackSink:
         self._spec: Spec | None = None
         self._writer: Writer | None = None
         if output.state is not None:
-            self._begin(tuple(output.state["note"]["shape"]), np.dtype(output.state["note"]["dtype"]), output.state["note"]["first"])
+            self._begin(
+                tuple(output.state["note"]["shape"]), np.dtype(output.state["note"]["dtype"]), output.state["note"]["first"]
+            )
 
     def _begin(self, shape: tuple[int, ...], dtype: np.dtype, first: str) -> None:
         self._spec = Spec(shape, dtype, codec=self._codec, chunk_rows=self._chunk_rows)
         self.note.update(shape=shape, dtype=dtype.str, first=first)
-        self._writer = self._output.writer({self._name: self._spec, "path": Spec((), str, codec=None, chunk_rows=_PATH_CHUNK)}, self.note)
+        self._writer = self._output.writer(
+            {self._name: self._spec, "path": Spec((), str, codec=None, chunk_rows=_PATH_CHUNK)}, self.note
+        )
 
     def replay(self, member: Member, label: Any) -> bool:
         if self._writer is None or self.count >= self._writer.rows:
@@ -136,11 +141,17 @@ class StackSink:
         assert self._writer is not None and self._spec is not None
         for member, row, _ in found:
             if row.shape != self._spec.shape or row.dtype != self._spec.element:
-                raise Unfit(f"{member.path} is {row.dtype} of shape {row.shape}, and {self.note['first']} and all since are "
-                            f"{self._spec.element} of shape {self._spec.shape}: rows of a stack are all alike. resize= or pad= makes images "
-                            "so; layout 'tree' or 'encoded' keeps them as they are")
-        self._writer.append({self._name: np.stack([row for _, row, _ in found]),
-                             "path": np.array([stored_name(member.path) for member, _, _ in found], object)})
+                raise Unfit(
+                    f"{member.path} is {row.dtype} of shape {row.shape}, and {self.note['first']} and all since are "
+                    f"{self._spec.element} of shape {self._spec.shape}: rows of a stack are all alike. resize= or pad= makes images "
+                    "so; layout 'tree' or 'encoded' keeps them as they are"
+                )
+        self._writer.append(
+            {
+                self._name: np.stack([row for _, row, _ in found]),
+                "path": np.array([stored_name(member.path) for member, _, _ in found], object),
+            }
+        )
         for _, row, label in found:
             self.classes.add(label)
             self.written += row.nbytes
@@ -161,7 +172,8 @@ class StackSink:
 
 
 class EncodedSink:
-    """The bytes of all members back to back, with a table; see :class:`Sink`. The table is kept in memory: some 30 bytes a member and
+    """The bytes of all members back to back, with a table; see :class:`Sink`. The table is kept in memory: some 30 bytes a
+    member and
     its path."""
 
     decodes = False
@@ -196,7 +208,9 @@ class EncodedSink:
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
         problems = []
         for member, _, label in found:
-            there = self._writer.rows + len(self._waiting) - self._offsets[-1]  # of a member that was cut off when a resumed file was left
+            there = (
+                self._writer.rows + len(self._waiting) - self._offsets[-1]
+            )  # of a member that was cut off when a resumed file was left
             if member.size > _PIECE or there:
                 self._add_long(member, there)
                 size = member.size
@@ -262,7 +276,7 @@ def create_texts(group: h5py.Group, name: str, texts: list[bytes]) -> None:
     """Writes texts, some of them at a time."""
     dataset = group.create_dataset(name, (len(texts),), h5py.string_dtype())
     for first in range(0, len(texts), _NAMES):
-        dataset[first:first + _NAMES] = np.array(texts[first:first + _NAMES], object)
+        dataset[first : first + _NAMES] = np.array(texts[first : first + _NAMES], object)
 
 
 def pieces(member: Member, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
@@ -279,7 +293,7 @@ def pieces(member: Member, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
                 if not data:
                     raise EOFError(f"ended after {at} of {member.size} bytes")
                 if at + len(data) > start:
-                    yield max(at, start), np.frombuffer(data, np.uint8)[max(0, start - at):]
+                    yield max(at, start), np.frombuffer(data, np.uint8)[max(0, start - at) :]
                 at += len(data)
     except UNREADABLE as error:
         raise ReadError(getattr(error, "errno", None), f"cannot be read: {error}", member.path) from error

@@ -54,7 +54,8 @@ class Problem:
 
 
 def clean_path(path: str) -> str:
-    """The path of a member as it is stored. Raises ``ValueError`` for one that would leave the folder it is unpacked in, or that
+    """The path of a member as it is stored. Raises ``ValueError`` for one that would leave the folder it is unpacked in, or
+    that
     HDF5 has no name for."""
     if "\0" in path:
         raise ValueError("its path holds a NUL, which no name in an HDF5 file can")

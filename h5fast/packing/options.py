@@ -73,7 +73,9 @@ class Options:
     def told(self) -> str:
         """What has to be the same when a file is resumed."""
         functions = [getattr(one, "__qualname__", one) for one in (self.keep, self.reader)]
-        return repr((self.layout, self.name, self.ext, self.glob, self.regex, *functions, self.decode, self.mode, self.resize, self.pad))
+        return repr(
+            (self.layout, self.name, self.ext, self.glob, self.regex, *functions, self.decode, self.mode, self.resize, self.pad)
+        )
 
     @property
     def bytes_each(self) -> int:
@@ -82,8 +84,15 @@ class Options:
 
     def handling(self, progress: Callable[[int, int], None] | None = None) -> Handling:
         """What is done with members."""
-        return Handling(Choice(self.ext, self.glob, self.regex, self.keep), Labels(self.labels), self._decoder(),
-                        get_num_threads() if self.jobs is None else self.jobs, self.bytes_each, self.strict, progress)
+        return Handling(
+            Choice(self.ext, self.glob, self.regex, self.keep),
+            Labels(self.labels),
+            self._decoder(),
+            get_num_threads() if self.jobs is None else self.jobs,
+            self.bytes_each,
+            self.strict,
+            progress,
+        )
 
     def _decoder(self) -> Decoder:
         resize = _size(self.resize, "resize")
@@ -98,8 +107,13 @@ class Options:
             return StackSink(output, name=self.name, codec=self.resolved_codec, chunk_rows=self.chunk_rows)
         if self.layout == "encoded":
             return EncodedSink(output, codec=self.resolved_codec, chunk_rows=self.chunk_rows, metadata=self.metadata)
-        return TreeSink(output, decodes=self.decodes, codec=self.resolved_codec, metadata=self.metadata,
-                        named=self.labels not in (None, "folder"))
+        return TreeSink(
+            output,
+            decodes=self.decodes,
+            codec=self.resolved_codec,
+            metadata=self.metadata,
+            named=self.labels not in (None, "folder"),
+        )
 
 
 def _size(given: Any, what: str) -> tuple[int, int] | None:

@@ -50,15 +50,33 @@ class Packed:
     classes: Mapping[str, int]
 
 
-def pack(source: Any, out: str | os.PathLike[str], *, layout: str = "stack", name: str = "image",
-         ext: str | Sequence[str] | None = None, glob: str | Sequence[str] | None = None, regex: str | None = None,
-         keep: Callable[[str], Any] | str | None = None, reader: Callable[[str, bytes], Any] | str | None = None,
-         decode: bool = False, mode: str | None = "RGB", resize: int | Sequence[int] | None = None,
-         pad: int | bool | Sequence[int] | None = None,
-         labels: str | os.PathLike[str] | Mapping[str, Any] | Callable[[str], Any] | None = "folder",
-         codec: Any = "auto", chunk_rows: int | str = "auto", metadata: bool = False, jobs: int | None = None,
-         memory: int | float | str = "192 MiB", overwrite: bool = False, resume: bool = False, strict: bool = False,
-         dry_run: bool = False, progress: bool = False) -> Packed:
+def pack(
+    source: Any,
+    out: str | os.PathLike[str],
+    *,
+    layout: str = "stack",
+    name: str = "image",
+    ext: str | Sequence[str] | None = None,
+    glob: str | Sequence[str] | None = None,
+    regex: str | None = None,
+    keep: Callable[[str], Any] | str | None = None,
+    reader: Callable[[str, bytes], Any] | str | None = None,
+    decode: bool = False,
+    mode: str | None = "RGB",
+    resize: int | Sequence[int] | None = None,
+    pad: int | bool | Sequence[int] | None = None,
+    labels: str | os.PathLike[str] | Mapping[str, Any] | Callable[[str], Any] | None = "folder",
+    codec: Any = "auto",
+    chunk_rows: int | str = "auto",
+    metadata: bool = False,
+    jobs: int | None = None,
+    memory: int | float | str = "192 MiB",
+    overwrite: bool = False,
+    resume: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+    progress: bool = False,
+) -> Packed:
     """Packs a folder, an archive, a table or an iterable into one HDF5 file.
 
     The file appears under its name when it is complete. The same source gives the same bytes, however many jobs there are.
@@ -66,31 +84,34 @@ def pack(source: Any, out: str | os.PathLike[str], *, layout: str = "stack", nam
     Parameters
     ----------
     source:
-        A folder; a tar archive (plain, gzip, bzip2 or xz), which is read once from one end to the other and never unpacked; a zip
-        archive; a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, whose arrays or columns become fields; or an iterable of
-        ``(path, data)`` or ``(path, data, label)``, where data are bytes or an array.
+        A folder; a tar archive (plain, gzip, bzip2 or xz), which is read once from one end to the other and never unpacked; a
+        zip archive; a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, whose arrays or columns become fields; or an iterable
+        of ``(path, data)`` or ``(path, data, label)``, where data are bytes or an array.
     out:
         The file to write.
     layout:
-        "stack": a dataset `name` of shape (n, height, width, channels) of decoded images, all of one shape, with ``path`` beside it.
-        "encoded": the files' own bytes back to back, which :class:`FileTree` reads by path. "tree": a dataset for each file, under
+        "stack": a dataset `name` of shape (n, height, width, channels) of decoded images, all of one shape, with ``path`` beside
+        it. "encoded": the files' own bytes back to back, which :class:`FileTree` reads by path. "tree": a dataset for each
+        file, under
         its path. Those of classes also have ``label`` (int64, -1 for none) and ``class_names``, but for "tree".
     ext, glob, regex, keep:
         Which members: endings in any case; shell patterns of the path, or of the name where they hold no slash; an expression
         found in the path; a function of the path. All that are given must hold. Functions may be given as "module:function".
     reader:
-        A function of path and bytes that decodes a file, and gives an array, or with layout "tree" bytes. Without one, images are
+        A function of path and bytes that decodes a file, and gives an array, or with layout "tree" bytes. Without one, images
+        are
         decoded by Pillow, and ``.npy`` files by NumPy.
     decode:
         Whether a "tree" holds decoded arrays and not the files' bytes.
     mode:
         What pixels are, as Pillow calls it: "RGB", "L", "RGBA"; None leaves each image as it is.
     resize, pad:
-        Height and width (or one number for both) that images are brought to; or filled up to with zeros, at their lower and right
-        edge. With ``pad=True`` an image is scaled to fit into `resize` with its proportions, and filled up.
+        Height and width (or one number for both) that images are brought to; or filled up to with zeros, at their lower and
+        right edge. With ``pad=True`` an image is scaled to fit into `resize` with its proportions, and filled up.
     labels:
         The class of a member: "folder", the first folder of its path; "parent", the folder it lies in; a CSV file of paths and
-        classes, a mapping or a function of the path; None: no classes. They are numbered in the order of their names, and kept as
+        classes, a mapping or a function of the path; None: no classes. They are numbered in the order of their names, and kept
+        as
         JSON beside the file too; classes that are whole numbers keep these.
     codec, chunk_rows:
         As of :class:`Spec`. "auto" is "lzf" for arrays and None for the bytes of files.
@@ -114,13 +135,33 @@ def pack(source: Any, out: str | os.PathLike[str], *, layout: str = "stack", nam
     FileExistsError
         There is a file at `out`, or a partial one, and neither `overwrite` nor `resume` says what to do with it.
     ReadError
-        The archive is damaged or cut off, or a member is and `strict` is set. ``OSError``: the disk is full, or refuses otherwise.
+        The archive is damaged or cut off, or a member is and `strict` is set. ``OSError``: the disk is full, or refuses
+        otherwise.
     ValueError, TypeError
-        Arguments that mean nothing, a source without any member that is wanted, images of different shapes in a stack, a table with
+        Arguments that mean nothing, a source without any member that is wanted, images of different shapes in a stack, a table
+        with
         a short line. ``ImportError``: Pillow or pyarrow is needed.
     """
-    options = Options(layout, name, ext, glob, regex, keep, reader, decode, mode, resize, pad, labels, codec, chunk_rows, metadata, jobs,
-                      memory, strict)
+    options = Options(
+        layout,
+        name,
+        ext,
+        glob,
+        regex,
+        keep,
+        reader,
+        decode,
+        mode,
+        resize,
+        pad,
+        labels,
+        codec,
+        chunk_rows,
+        metadata,
+        jobs,
+        memory,
+        strict,
+    )
     path = Path(os.fspath(out))
     started = time.perf_counter()
     if not dry_run:
@@ -130,7 +171,9 @@ def pack(source: Any, out: str | os.PathLike[str], *, layout: str = "stack", nam
     opened = open_source(source, but=own_files(path))
     if dry_run:
         found = estimate(opened, options)
-        return Packed(path, layout, found.count, found.stored, found.read, tuple(found.problems), time.perf_counter() - started, {})
+        return Packed(
+            path, layout, found.count, found.stored, found.read, tuple(found.problems), time.perf_counter() - started, {}
+        )
     state = _former_state(path, options) if resume else None
     failed = {} if state is None else dict(state["note"].get("failed", {}))
     with ByteBar(opened.total() if progress else None, shown=progress) as bar:
@@ -142,19 +185,33 @@ def pack(source: Any, out: str | os.PathLike[str], *, layout: str = "stack", nam
     classes = sink.classes.numbers()
     if classes and handling.labels.kind != "none":
         write_labels(path, classes)
-    return Packed(path, layout, sink.count, path.stat().st_size, sink.written, tuple(route.problems), time.perf_counter() - started, classes)
+    return Packed(
+        path,
+        layout,
+        sink.count,
+        path.stat().st_size,
+        sink.written,
+        tuple(route.problems),
+        time.perf_counter() - started,
+        classes,
+    )
 
 
 def own_files(*paths: Path) -> frozenset[str]:
     """What lies beside files that are written: no members of a folder that they lie in."""
-    return frozenset(os.path.abspath(name) for path in paths
-                     for name in (path, partial_path(path), commit_path(partial_path(path)), labels_path(path)))
+    return frozenset(
+        os.path.abspath(name)
+        for path in paths
+        for name in (path, partial_path(path), commit_path(partial_path(path)), labels_path(path))
+    )
 
 
 def _former_state(path: Path, options: Options) -> dict[str, Any] | None:
     state = read_state(partial_path(path))
     if state is not None and (state["note"] or {}).get("options") != options.told:
-        raise ValueError(f"{partial_path(path)} was begun with other options: resume with those, or begin anew with overwrite=True")
+        raise ValueError(
+            f"{partial_path(path)} was begun with other options: resume with those, or begin anew with overwrite=True"
+        )
     return state
 
 
@@ -190,10 +247,18 @@ def _leave(path: Path, sink: Sink, *, useless: bool) -> None:
 
 
 def _pack_table(source: Path, path: Path, options: Options, *, overwrite: bool, resume: bool, dry_run: bool) -> Packed:
-    if options.layout != "stack" or options != Options(codec=options.codec, chunk_rows=options.chunk_rows, memory=options.memory,
-                                                       jobs=options.jobs, strict=options.strict):
-        raise ValueError(f"{source} is a table, whose columns become fields: layouts, filters, readers, sizes and labels are for files")
+    if options.layout != "stack" or options != Options(
+        codec=options.codec, chunk_rows=options.chunk_rows, memory=options.memory, jobs=options.jobs, strict=options.strict
+    ):
+        raise ValueError(
+            f"{source} is a table, whose columns become fields: layouts, filters, readers, sizes and labels are for files"
+        )
     started = time.perf_counter()
-    count, size = pack_columns(source, Output(path, overwrite, resume, options.bytes_each, None), options.resolved_codec,
-                               options.chunk_rows, dry_run=dry_run)
+    count, size = pack_columns(
+        source,
+        Output(path, overwrite, resume, options.bytes_each, None),
+        options.resolved_codec,
+        options.chunk_rows,
+        dry_run=dry_run,
+    )
     return Packed(path, "stack", count, size if dry_run else path.stat().st_size, size, (), time.perf_counter() - started, {})

@@ -44,15 +44,26 @@ class Partitioned:
     problems: tuple[Problem, ...] = ()
 
 
-def partition(source: Any, parts: Mapping[str, str | os.PathLike[str] | None], fractions: Mapping[str, float] | Sequence[float] | None = None,
-              *, seed: Any = 0, stratify: bool | str = True, by: str = "auto", overwrite: bool = False, progress: bool = False,
-              memory: int | float | str = "192 MiB", **packing: Any) -> Partitioned:
+def partition(
+    source: Any,
+    parts: Mapping[str, str | os.PathLike[str] | None],
+    fractions: Mapping[str, float] | Sequence[float] | None = None,
+    *,
+    seed: Any = 0,
+    stratify: bool | str = True,
+    by: str = "auto",
+    overwrite: bool = False,
+    progress: bool = False,
+    memory: int | float | str = "192 MiB",
+    **packing: Any,
+) -> Partitioned:
     """Shares a source out to parts at random, exactly and reproducibly.
 
     Parameters
     ----------
     source:
-        An HDF5 file: its rows, or the files in it. Or what :func:`pack` takes, but for tables: each of its members goes into one
+        An HDF5 file: its rows, or the files in it. Or what :func:`pack` takes, but for tables: each of its members goes into
+        one
         part. An archive is gone through twice then, first for the names.
     parts:
         The name of each part, and its file. All None: the parts become named splits of the source itself, an HDF5 file, as
@@ -65,16 +76,16 @@ def partition(source: Any, parts: Mapping[str, str | os.PathLike[str] | None], f
         Whether each part gets the same proportions of the classes: of a file's dataset ``label``, or the dataset of this name;
         of files, as `labels` of :func:`pack` says. Where there are no classes, True means nothing.
     by:
-        What of an HDF5 file is shared out: "rows", of the datasets that have as many as the largest one (others are copied whole to
-        each part); "files", where each dataset is one, or each member of the layout "encoded"; "auto" takes files where the file
-        says so, or most of its datasets have names that end as those of files do.
+        What of an HDF5 file is shared out: "rows", of the datasets that have as many as the largest one (others are copied whole
+        to each part); "files", where each dataset is one, or each member of the layout "encoded"; "auto" takes files where the
+        file says so, or most of its datasets have names that end as those of files do.
     overwrite, progress, memory:
         As of :func:`pack`.
     **packing:
         Other options of :func:`pack`, for folders, archives and iterables. The layout is "encoded" if not given.
 
-    Rows keep their order. Of an HDF5 file's datasets, type, filters and chunk size stay; chunks whose rows stay together (all of
-    them, where a chunk is one row) are moved as they are stored, and are neither decoded nor encoded.
+    Rows keep their order. Of an HDF5 file's datasets, type, filters and chunk size stay; chunks whose rows stay together (all
+    of them, where a chunk is one row) are moved as they are stored, and are neither decoded nor encoded.
 
     Raises
     ------
@@ -95,7 +106,9 @@ def partition(source: Any, parts: Mapping[str, str | os.PathLike[str] | None], f
         check_new(path, overwrite=overwrite, resume=False)
     if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and h5py.is_hdf5(source):
         if packing:
-            raise ValueError(f"{os.fspath(source)} is an HDF5 file, which keeps its layout: {', '.join(packing)} is for folders and archives")
+            raise ValueError(
+                f"{os.fspath(source)} is an HDF5 file, which keeps its layout: {', '.join(packing)} is for folders and archives"
+            )
         if any(path.exists() and os.path.samefile(path, source) for path in paths.values()):
             raise ValueError(f"{os.fspath(source)} cannot be its own part")
         return _of_file(Path(os.fspath(source)), paths, shares, seed, stratify, by, parse_bytes(memory), overwrite)
@@ -121,8 +134,16 @@ def _shares(parts: Mapping[str, Any], fractions: Any) -> dict[str, float]:
     return dict(zip(parts, map(float, fractions)))
 
 
-def _of_file(source: Path, paths: Mapping[str, Path], shares: Mapping[str, float], seed: Any, stratify: bool | str, by: str, memory: int,
-             overwrite: bool) -> Partitioned:
+def _of_file(
+    source: Path,
+    paths: Mapping[str, Path],
+    shares: Mapping[str, float],
+    seed: Any,
+    stratify: bool | str,
+    by: str,
+    memory: int,
+    overwrite: bool,
+) -> Partitioned:
     with File(source, "r") as file:
         if by == "files" or (by == "auto" and TreeFile.is_one(file)):
             if not paths:
@@ -144,8 +165,16 @@ def _split(count: int, labels: Any, shares: Mapping[str, float], seed: Any) -> d
     return split(count, shares, seed=seed, stratify=labels)
 
 
-def _of_members(source: Any, paths: Mapping[str, Path], shares: Mapping[str, float], seed: Any, stratify: bool, options: Options,
-                overwrite: bool, progress: bool) -> Partitioned:
+def _of_members(
+    source: Any,
+    paths: Mapping[str, Path],
+    shares: Mapping[str, float],
+    seed: Any,
+    stratify: bool,
+    options: Options,
+    overwrite: bool,
+    progress: bool,
+) -> Partitioned:
     if hasattr(source, "__next__"):
         raise TypeError("an iterator can be gone through once, and partition goes through its source twice: pass a list")
     opened = open_source(source, but=own_files(*paths.values()))

@@ -144,8 +144,16 @@ class Decoders:
                 yield from self._sent(batch)
                 yield from self._all()
                 batch = _Batch()
-                yield [(member, Problem(member.path, f"has {format_bytes(member.size)}, and memory={format_bytes(self._memory)} has no room to "
-                                        f"decode that: it takes up to {_GROWTH} times as much"))]
+                yield [
+                    (
+                        member,
+                        Problem(
+                            member.path,
+                            f"has {format_bytes(member.size)}, and memory={format_bytes(self._memory)} has no room to "
+                            f"decode that: it takes up to {_GROWTH} times as much",
+                        ),
+                    )
+                ]
                 continue
             batch.add(member, need)
         yield from self._sent(batch)
@@ -168,7 +176,8 @@ class Decoders:
             self._executor = ThreadPoolExecutor(self._jobs) if threads else _processes(self._jobs, self._decoder)
         if isinstance(self._executor, ProcessPoolExecutor):
             with warnings.catch_warnings():
-                # Python 3.12 warns of any fork beside threads. Those that are here are native ones, which the child has no use for.
+                # Python 3.12 warns of any fork beside threads. Those that are here are native ones, which the child has no use
+                # for.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return self._executor.submit(_decode_in_process, jobs)
         return self._executor.submit(_decode, self._decoder, jobs)
@@ -189,8 +198,11 @@ class Decoders:
         try:
             arrays = iter(batch.results if isinstance(batch.results, list) else batch.results.result())
         except BrokenProcessPool as error:
-            raise ReadError(errno.EIO, f"a process that decoded was killed, at {batch.members[0].path!r} or one of the {len(batch.members) - 1} "
-                            "behind it: is there too little memory? jobs=1 decodes in this process") from error
+            raise ReadError(
+                errno.EIO,
+                f"a process that decoded was killed, at {batch.members[0].path!r} or one of the {len(batch.members) - 1} "
+                "behind it: is there too little memory? jobs=1 decodes in this process",
+            ) from error
         return [(member, batch.problems.get(place) or self._one(member, arrays)) for place, member in enumerate(batch.members)]
 
     def _one(self, member: Member, arrays: Iterator[np.ndarray | str]) -> Any:

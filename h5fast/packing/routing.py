@@ -96,7 +96,9 @@ class Route:
         problems: what could not be packed
     """
 
-    def __init__(self, source: Source, sinks: Mapping[str, Sink], part_of: Callable[[str], str | None], handling: Handling) -> None:
+    def __init__(
+        self, source: Source, sinks: Mapping[str, Sink], part_of: Callable[[str], str | None], handling: Handling
+    ) -> None:
         self._source, self._sinks, self._part_of, self._handling = source, sinks, part_of, handling
         self.name = source.name
         self.problems: list[Problem] = []
@@ -166,7 +168,9 @@ class Route:
     def _note(self, problem: Problem, sink: Sink | None = None) -> None:
         """Notes what could not be packed; a sink keeps what only trying could tell, so that a resumed one knows its rows."""
         if self._handling.strict:
-            raise ReadError(errno.EIO, f"{problem.reason} (strict: this ends the packing)", f"{self._source.name}: {problem.path}")
+            raise ReadError(
+                errno.EIO, f"{problem.reason} (strict: this ends the packing)", f"{self._source.name}: {problem.path}"
+            )
         self.problems.append(problem)
         if sink is not None:
             sink.note.setdefault("failed", {})[problem.path] = problem.reason

@@ -87,7 +87,9 @@ def _datasets(file: h5py.File) -> list[str]:
     return found
 
 
-def write_rows(source: RowFile, parts: Mapping[str, np.ndarray], paths: Mapping[str, Path], *, memory: int, overwrite: bool) -> None:
+def write_rows(
+    source: RowFile, parts: Mapping[str, np.ndarray], paths: Mapping[str, Path], *, memory: int, overwrite: bool
+) -> None:
     """Writes the rows of each part, ascending, to its file, stored as in the source; all files appear when all are complete."""
     targets: dict[str, AtomicTarget] = {}
     done = False
@@ -126,7 +128,7 @@ def _fill(source: RowFile, rows: np.ndarray, target: AtomicTarget, memory: int) 
             else:
                 step = max(1, _BATCH_BYTES // max(1, fields[name].row_bytes))
                 for at in range(0, len(part), step):
-                    output.add(np.asarray(dataset.take(part[at:at + step])))
+                    output.add(np.asarray(dataset.take(part[at : at + step])))
         target.check()
 
 
@@ -140,14 +142,14 @@ def _is_movable(dataset: Dataset, target: h5py.Dataset) -> bool:
 def _runs(rows: np.ndarray, chunk: int) -> Iterator[tuple[bool, np.ndarray]]:
     """The rows in runs: of those that are whole chunks there and here, and of others."""
     whole = len(rows) // chunk
-    blocks = rows[:whole * chunk].reshape(whole, chunk)
+    blocks = rows[: whole * chunk].reshape(whole, chunk)
     moved = (blocks[:, 0] % chunk == 0) & (blocks[:, -1] - blocks[:, 0] == chunk - 1)  # ascending, each once
     edges = np.flatnonzero(np.diff(moved)) + 1
     for group in np.split(np.arange(whole), edges):
         if len(group):
-            yield bool(moved[group[0]]), rows[group[0] * chunk:(group[-1] + 1) * chunk]
+            yield bool(moved[group[0]]), rows[group[0] * chunk : (group[-1] + 1) * chunk]
     if len(rows) > whole * chunk:
-        yield False, rows[whole * chunk:]
+        yield False, rows[whole * chunk :]
 
 
 def _move(dataset: Dataset, first: int, output: Any) -> None:

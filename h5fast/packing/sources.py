@@ -51,7 +51,9 @@ class IterableSource:
     def members(self) -> Iterator[Member | Problem]:
         for number, item in enumerate(self._items):
             if not isinstance(item, tuple) or len(item) not in (2, 3):
-                raise TypeError(f"item {number} of the iterable is (path, data) or (path, data, label), not {type(item).__name__}")
+                raise TypeError(
+                    f"item {number} of the iterable is (path, data) or (path, data, label), not {type(item).__name__}"
+                )
             path, data, *label = item
             try:
                 clean = clean_path(os.fsdecode(path))
@@ -92,7 +94,9 @@ def open_source(source: Any, but: frozenset[str] = frozenset()) -> Source:
             return FolderSource(path, but)
         kind = kind_of(path)
         if kind is None:
-            raise ValueError(f"{path} is no folder, no tar or zip archive, and by its name no .npy, .npz, .csv or .parquet file")
+            raise ValueError(
+                f"{path} is no folder, no tar or zip archive, and by its name no .npy, .npz, .csv or .parquet file"
+            )
         opener: Callable[[Path], Source] = TarSource if kind == "tar" else ZipSource
         return opener(path)
     if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, np.ndarray)):

@@ -123,7 +123,7 @@ def _read_npz(source: Path) -> Table:
 
 
 def _read_csv(source: Path) -> Table:
-    """The columns of a CSV file, whose first line names them. Goes through it once to see what they are, and once for each packing."""
+    """The columns of a CSV file, whose first line names them. It is gone through once to see what they are, once to pack them."""
     names, kinds, rows = _look_at_csv(source)
     dtypes: dict[str, Any] = {"i": np.int64, "f": np.float64, "s": str}
     readers: dict[str, Callable[[list[str]], Any]] = {
@@ -220,7 +220,9 @@ def _arrow_field(source: Path, column: Any) -> tuple[tuple[int, ...], Any]:
         return shape, str
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
         return shape, np.dtype(kind.to_pandas_dtype())
-    raise UnsupportedError(f"{source}: column {column.name!r} is of type {column.type}: numbers, texts and lists of a fixed size can be packed")
+    raise UnsupportedError(
+        f"{source}: column {column.name!r} is of type {column.type}: numbers, texts and lists of a fixed size can be packed"
+    )
 
 
 def _from_arrow(source: Path, name: str, column: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -233,4 +235,9 @@ def _from_arrow(source: Path, name: str, column: Any, shape: tuple[int, ...], dt
     return column.to_numpy(zero_copy_only=False).reshape(-1, *shape)
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
+_READERS: dict[str, Callable[[Path], Table]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
