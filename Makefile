@@ -65,6 +65,7 @@ bench: $(VENV)/installed-test
 	@$(RUN) benchmarks/file_tree.py
 	@$(RUN) benchmarks/writing.py
 	@$(RUN) benchmarks/packing.py images
+	@$(RUN) benchmarks/repacking.py
 	@$(RUN) -m pytest benchmarks
 
 # One stamp for each extra of pyproject.toml.

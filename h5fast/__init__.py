@@ -35,6 +35,10 @@ Layers, each of which imports only what stands below it::
     kept_rows, costs    KeptRows, Costs                 rows that were read in Python, up to a number of bytes; what that costs
     generators          write_generator() …             batches of a generator, or what a model makes of them, become files
     asking              Batches                         batches of a generator, asked for ahead
+    tuning              tune()                              which chunks and codec suit a dataset, measured on a part of it
+    repacking           repack()                            a file with the same contents, stored in another way
+    copying, comparing  TreeCopy, Comparison                objects and links of a file, made anew in another; compared
+    recoding, boxes     recode(), boxes()                   one dataset in other chunks or filters; cut into what fits the memory
     writer              Writer                          batches of rows become a file
     target, outputs     AtomicTarget, Output            where they go: whole files or live ones; the way of a field into one
     transaction         Transaction                     a file that changes from one consistent state to the next
@@ -101,10 +105,12 @@ from h5fast.objects import Dataset, File, Group
 from h5fast.packing.pack import pack
 from h5fast.packing.partition import partition
 from h5fast.patching import patch, patched, unpatch
+from h5fast.repacking import RepackReport, repack
 from h5fast.specs import Spec
 from h5fast.splits import split, write_split
 from h5fast.threads import get_num_threads, set_num_threads
 from h5fast.tree.filetree import FileTree
+from h5fast.tuning import TuneReport, tune
 from h5fast.writer import Writer
 
 __all__ = [
@@ -121,7 +127,9 @@ __all__ = [
     "Loader",
     "Normalize",
     "ReadError",
+    "RepackReport",
     "Spec",
+    "TuneReport",
     "UnsupportedError",
     "Writer",
     "__version__",
@@ -132,8 +140,10 @@ __all__ = [
     "partition",
     "patch",
     "patched",
+    "repack",
     "set_num_threads",
     "split",
+    "tune",
     "unpatch",
     "write_generator",
     "write_predict_generator",

@@ -21,7 +21,8 @@ from numpy.typing import DTypeLike
 from h5fast.chunking import ACCESSES, choose_rows
 from h5fast.sizes import format_bytes, parse_bytes
 
-__all__ = ["CACHE_ACCESSES", "ChunkCache", "check_cache_access", "chunk_cache", "open_arguments", "survey"]
+__all__ = ["CACHE_ACCESSES", "ChunkCache", "check_cache_access", "chunk_cache", "open_arguments", "open_signature",
+           "survey"]
 
 #: The ways of reading that chunk caches are computed for.
 CACHE_ACCESSES = (*ACCESSES, "crops")
@@ -96,8 +97,8 @@ def check_cache_access(access: Any) -> str:
 
 
 def chunk_cache(dataset_or_shape: h5py.Dataset | Sequence[int], access: str = "random rows", *,
-                chunks: Sequence[int] | None = None, dtype: DTypeLike = "f4", crop: Sequence[int] | None = None,
-                memory: int | float | str = "256 MiB") -> ChunkCache:
+                chunks: Sequence[int] | None = None, dtype: DTypeLike = "f4", compressed: bool = True,
+                crop: Sequence[int] | None = None, memory: int | float | str = "256 MiB") -> ChunkCache:
     """The chunk cache that suits reads through h5py of one dataset.
 
     ::
@@ -108,13 +109,13 @@ def chunk_cache(dataset_or_shape: h5py.Dataset | Sequence[int], access: str = "r
     Parameters
     ----------
     dataset_or_shape:
-        A dataset of h5py's or h5fast's, or the shape of one, whose chunks are taken to be compressed.
+        A dataset of h5py's or h5fast's, or the shape of one.
     access:
         What it is for: "random rows", "sequential" (rows one after the other, singly or in batches), or "crops" (boxes at
         random places).
-    chunks, dtype:
-        With a shape: its chunk shape (None: the one that :class:`Writer` chooses) and the type of its elements (by default
-        float32, as in ``create_dataset``).
+    chunks, dtype, compressed:
+        With a shape: its chunk shape (None: the one that :class:`Writer` chooses), the type of its elements (by default
+        float32, as in ``create_dataset``), and whether chunks have to be decoded.
     crop:
         With "crops": the shape of one, in elements. None takes one as large as a chunk.
     memory:
@@ -141,7 +142,7 @@ def chunk_cache(dataset_or_shape: h5py.Dataset | Sequence[int], access: str = "r
         if found is None:
             return _none(f"{_layout(dataset_or_shape)}, so HDF5 keeps no chunks of it")
     else:
-        found = _of_shape(tuple(map(int, dataset_or_shape)), access, chunks, np.dtype(dtype).itemsize)
+        found = _of_shape(tuple(map(int, dataset_or_shape)), access, chunks, np.dtype(dtype).itemsize, compressed)
     return _suited(found, access, _crop_shape(found, crop), parse_bytes(memory))
 
 
@@ -184,6 +185,15 @@ def open_arguments(asked: Any, *arguments: Any, **options: Any) -> tuple[dict[st
     if writable and cache.rdcc_nbytes < DEFAULT_BYTES and not isinstance(asked, ChunkCache):
         return call, None  # datasets may be added, and written to piece by piece
     return {**call, **cache.options}, cache.kept_bytes
+
+
+def open_signature() -> inspect.Signature:
+    """Of h5py's ``File``, with the option that is h5fast's."""
+    theirs = inspect.signature(h5py.File.__init__)
+    ours = inspect.Parameter("chunk_cache", inspect.Parameter.KEYWORD_ONLY, default=None)
+    named = [one for one in theirs.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    rest = [one for one in theirs.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
+    return theirs.replace(parameters=[*named, ours, *rest])
 
 
 def _looked_up(asked: Any, call: Mapping[str, Any]) -> ChunkCache | None:
@@ -238,17 +248,18 @@ def _layout(dataset: h5py.Dataset) -> str:
     return "no elements" if dataset.chunks is not None else "virtual" if dataset.is_virtual else "not chunked"
 
 
-def _of_shape(shape: tuple[int, ...], access: str, chunks: Sequence[int] | None, itemsize: int) -> _Chunked:
+def _of_shape(shape: tuple[int, ...], access: str, chunks: Sequence[int] | None, itemsize: int,
+              compressed: bool) -> _Chunked:
     if not shape or any(length < 1 for length in shape):
         raise ValueError(f"a chunked dataset has a shape of lengths of at least 1, not {shape}")
     if chunks is None:
         row_bytes = math.prod(shape[1:]) * itemsize
-        rows, _ = choose_rows(row_bytes, compressed=True, access=access, rows=shape[0], most_bytes=1 << 32)
+        rows, _ = choose_rows(row_bytes, compressed=compressed, access=access, rows=shape[0], most_bytes=1 << 32)
         chunks = (rows, *shape[1:])
     chunk = tuple(map(int, chunks))
     if len(chunk) != len(shape) or any(length < 1 for length in chunk):
         raise ValueError(f"chunks of shape {chunk} do not tile a dataset of shape {shape}")
-    return _Chunked(shape, chunk, itemsize, filtered=True)
+    return _Chunked(shape, chunk, itemsize, compressed)
 
 
 def _crop_shape(found: _Chunked, crop: Sequence[int] | None) -> tuple[int, ...]:
@@ -261,12 +272,12 @@ def _crop_shape(found: _Chunked, crop: Sequence[int] | None) -> tuple[int, ...]:
 def _suited(found: _Chunked, access: str, crop: tuple[int, ...], memory: int) -> ChunkCache:
     size = format_bytes(found.chunk_bytes)
     if not found.filtered and access != "sequential":
-        return ChunkCache(0, _LEAST_SLOTS, 0.0, DEFAULT_BYTES, "chunks are stored as they are: without a cache, HDF5 reads just what is "
-                          f"asked for, and with one the whole chunk of {size}")
+        return ChunkCache(0, _LEAST_SLOTS, 0.0, DEFAULT_BYTES, f"{access}: chunks are stored as they are: without a cache, HDF5 reads "
+                          f"just what is asked for, and with one the whole chunk of {size}")
     at_once = _held_at_once(found, access, crop)
     wanted = min(found.count, 2 * at_once) if access == "sequential" else found.count
     held = min(wanted, memory // found.chunk_bytes)
-    what = {"sequential": "the chunks of a row", "random rows": "the chunks of a row", "crops": f"the chunks of a crop of {crop}"}[access]
+    what = f"the chunks of a crop of {crop}" if access == "crops" else "the chunks of a row"
     if held < at_once:
         reason = (f"{what} take {format_bytes(at_once * found.chunk_bytes)}, more than the {format_bytes(memory)} allowed: "
                   "they are decoded again for each read; other chunks would help, or more memory")

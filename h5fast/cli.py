@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import h5fast
-from h5fast import bench, info, tree_commands
+from h5fast import bench, info, tree_commands, tuning_commands
+from h5fast.arguments import add_target, positive, positive_seconds, target_of
 from h5fast.errors import H5FastError
 from h5fast.packing.commands import add_pack, add_partition
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     tree_commands.add_commands(commands)
     add_pack(commands)
     add_partition(commands)
+    tuning_commands.add_commands(commands)
     return parser
 
 
@@ -81,7 +83,7 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="how datasets are stored, what reads them, what would make them faster",
         description="Tell how each dataset of a file is stored, which path reads it and why, and what would make it faster.",
     )
-    _add_target(command, "only this dataset, or those below this group")
+    add_target(command, "only this dataset, or those below this group")
     command.add_argument("--json", action="store_true", help="for programs")
     command.set_defaults(run=_run_info)
 
@@ -92,23 +94,18 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="time random batches through h5py, h5fast and from memory",
         description="Time random batches of a dataset through h5py, h5fast and from memory, after comparing the bytes.",
     )
-    _add_target(command, "the dataset to time; without one, the largest")
-    command.add_argument("--batch", type=_positive, default=256, metavar="N", help="rows a batch (%(default)s)")
-    command.add_argument("--rounds", type=_positive, default=15, metavar="N", help="rounds, at least 3 (%(default)s)")
-    command.add_argument("--threads", type=_positive, metavar="N", help="most threads to try (as many as may be used)")
+    add_target(command, "the dataset to time; without one, the largest")
+    command.add_argument("--batch", type=positive, default=256, metavar="N", help="rows a batch (%(default)s)")
+    command.add_argument("--rounds", type=positive, default=15, metavar="N", help="rounds, at least 3 (%(default)s)")
+    command.add_argument("--threads", type=positive, metavar="N", help="most threads to try (as many as may be used)")
     command.add_argument(
-        "--seconds", type=_positive_seconds, default=30.0, metavar="S", help="stop after about this long (%(default)g)"
+        "--seconds", type=positive_seconds, default=30.0, metavar="S", help="stop after about this long (%(default)g)"
     )
     command.set_defaults(run=_run_bench)
 
 
-def _add_target(command: argparse.ArgumentParser, dataset: str) -> None:
-    command.add_argument("file", metavar="FILE[::DATASET]", help="an HDF5 file")
-    command.add_argument("dataset", metavar="DATASET", nargs="?", help=f"{dataset}; may also follow FILE behind two colons")
-
-
 def _run_info(options: argparse.Namespace) -> int:
-    report = info.describe_file(*_target(options))
+    report = info.describe_file(*target_of(options))
     print(info.json_report(report) if options.json else info.format_report(report))
     if not report.problems:
         return 0
@@ -117,35 +114,12 @@ def _run_info(options: argparse.Namespace) -> int:
 
 
 def _run_bench(options: argparse.Namespace) -> int:
-    path, name = _target(options)
+    path, name = target_of(options)
     report = bench.run_bench(
         path, name, batch=options.batch, rounds=options.rounds, threads=options.threads, seconds=options.seconds
     )
     print(bench.format_bench(report))
     return 0
-
-
-def _target(options: argparse.Namespace) -> tuple[str, str | None]:
-    """File and dataset of ``FILE::DATASET`` or ``FILE DATASET``; a file whose own name has a ``::`` is taken whole if it
-    exists, and if the dataset stands apart."""
-    path, separator, name = options.file.partition("::")
-    if options.dataset is not None or not separator or os.path.exists(options.file):
-        return options.file, options.dataset
-    return path, name or None
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
-    return value
-
-
-def _positive_seconds(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a time")
-    return value
 
 
 def _complain(error: Exception, status: int) -> int:

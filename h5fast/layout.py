@@ -15,7 +15,7 @@ import numpy as np
 
 from h5fast import _index, plugins
 
-__all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "open_descriptor", "phil", "user_block"]
+__all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "leaves_gaps", "open_descriptor", "phil", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 
@@ -88,7 +88,7 @@ def describe(dataset: h5py.Dataset) -> Layout:
         filters=filters,
         raw_edges=bool(filters) and not _index.filters_partial_chunks(create_plist),
         fill=_fill(create_plist, dtype, kind == "contiguous" and address is None),
-        leaves_gaps=_leaves_gaps(create_plist),
+        leaves_gaps=leaves_gaps(create_plist),
         address=address,
     )
 
@@ -163,7 +163,8 @@ def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], .
     return tuple(found)
 
 
-def _leaves_gaps(create_plist: h5p.PropDCID) -> bool:
+def leaves_gaps(create_plist: h5p.PropDCID) -> bool:
+    """Whether libhdf5 leaves a caller's buffer as it is where nothing is stored."""
     return bool(create_plist.get_fill_time() == h5d.FILL_TIME_NEVER
                 or create_plist.fill_value_defined() == h5d.FILL_VALUE_UNDEFINED)
 
@@ -173,7 +174,7 @@ def _fill(create_plist: h5p.PropDCID, dtype: np.dtype, nothing_stored: bool) -> 
     defined = create_plist.fill_value_defined()
     if defined == h5d.FILL_VALUE_UNDEFINED and nothing_stored:
         raise Indirect("nothing is stored and no fill value is defined")
-    if defined == h5d.FILL_VALUE_DEFAULT or _leaves_gaps(create_plist):
+    if defined == h5d.FILL_VALUE_DEFAULT or leaves_gaps(create_plist):
         return bytes(dtype.itemsize)  # where libhdf5 leaves the buffer as it is, h5py's is zeroed
     if dtype.subdtype:
         raise Indirect("fill value of array type")  # h5py cannot fetch it

@@ -8,7 +8,6 @@ every version. This module uses :mod:`h5fast.methods` and h5py's high level; it 
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -19,7 +18,7 @@ from h5py._hl.dims import DimensionManager as _H5pyDimensionManager
 from h5py._hl.dims import DimensionProxy as _H5pyDimensionProxy
 from numpy.typing import ArrayLike, DTypeLike
 
-from h5fast.caching import ChunkCache, open_arguments
+from h5fast.caching import ChunkCache, open_arguments, open_signature
 from h5fast.methods import invalidate, iterate_rows, read_as, read_into, reader_of, require_open
 from h5fast.opened import forget_limit, limit_of, set_limit, watch
 
@@ -160,17 +159,8 @@ class File(Group, h5py.File):
         return _reopen, (path, None, options)
 
 
-def _signature() -> inspect.Signature:
-    """Of h5py's ``File``, and the option that is h5fast's."""
-    theirs = inspect.signature(h5py.File.__init__)
-    ours = inspect.Parameter("chunk_cache", inspect.Parameter.KEYWORD_ONLY, default=None)
-    named = [one for one in theirs.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    rest = [one for one in theirs.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
-    return theirs.replace(parameters=[*named, ours, *rest])
-
-
 functools.update_wrapper(File.__init__, h5py.File.__init__)  # its words
-File.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
+File.__init__.__signature__ = open_signature()  # type: ignore[attr-defined]
 
 
 class Dataset(h5py.Dataset):

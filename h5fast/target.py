@@ -17,7 +17,7 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
 from h5fast.transaction import Transaction, commit_path
 
-__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_new", "partial_path"]
+__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_new", "check_target", "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
@@ -177,7 +177,7 @@ class LiveTarget:
     """A file that is written in place and read meanwhile; see :class:`Target`."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
-        _check_target(path, overwrite)
+        check_target(path, overwrite)
         self.path = path
         self.rows = 0
         self.note: Any = None
@@ -221,14 +221,15 @@ class LiveTarget:
 def check_new(path: Path, *, overwrite: bool, resume: bool) -> None:
     """Raises ``OSError`` where no file can be begun that will have this name: it is there, or its folder is not, or a part of it is."""
     partial = partial_path(path)
-    _check_target(path, overwrite)
+    check_target(path, overwrite)
     _drop_finished(partial, path)
     if partial.exists() and not (overwrite or resume):
         raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True continues it, overwrite=True begins anew",
                               str(partial))
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises the ``OSError`` of a place where no file can be made, or must not."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if os.path.lexists(path) and not overwrite:
