@@ -1,4 +1,4 @@
-"""The three routes that files for training are made and used by, from end to end as the examples stand, on real images."""
+"""Routes from an archive and from a folder to files for training, from end to end as the examples stand, on real images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ def run(script: str, *arguments: object) -> str:
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_generator_file_training(tmp_path: Path) -> None:
-    assert "(85% wanted)" in run("generator_to_file.py", tmp_path / "digits.h5")
-    with h5py.File(tmp_path / "digits.h5") as file:
-        assert file["image"].shape == (4 * 1437, 8, 8) and file["image"][-1].any()
 
 
 def test_tar_file_training_classifying(tmp_path: Path) -> None:
