@@ -26,7 +26,7 @@ _TYPES = b".h5fast-types"
 
 def link_names(group: h5g.GroupID) -> list[bytes]:
     """Names of the links of a group, in the order in which they were made where the group knows it."""
-    tracked = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_INDEXED
+    tracked = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
     names: list[bytes] = []
     group.links.iterate(_noting(names), idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)
     return names
@@ -35,7 +35,7 @@ def link_names(group: h5g.GroupID) -> list[bytes]:
 def attribute_names(identifier: Any) -> list[bytes]:
     """Names of the attributes of an object, in the order in which they were made where the object knows it."""
     ordered = isinstance(identifier, (h5g.GroupID, h5d.DatasetID)) and \
-        identifier.get_create_plist().get_attr_creation_order() & h5p.CRT_ORDER_INDEXED
+        identifier.get_create_plist().get_attr_creation_order() & h5p.CRT_ORDER_TRACKED
     names: list[bytes] = []
     h5a.iterate(identifier, _noting(names), index_type=h5.INDEX_CRT_ORDER if ordered else h5.INDEX_NAME)
     return names
