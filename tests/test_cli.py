@@ -315,12 +315,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, which writes a line to its standard error before it begins.
-
-    It hears Ctrl-C also where these tests were started in the background by a shell, which has its children ignore that.
-    """
-    code = ("import signal, sys; from h5fast.cli import main; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "print('begin', file=sys.stderr, flush=True); sys.exit(main())")
+    """The command in a process of its own, which writes a line to its standard error before it begins."""
+    code = "import sys; from h5fast.cli import main; print('begin', file=sys.stderr, flush=True); sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
