@@ -48,6 +48,7 @@ def nothing_stays() -> Any:
 
 
 def test_nothing_starts_before_the_first_next(shards: Shards) -> None:  # noqa: F811
+    wait_until(lambda: not workers())  # of tests in other files
     loader = Loader(shards.first, "label", 64)
     batches = iter(loader)
     assert not workers() and loader.epoch == 0

@@ -295,3 +295,31 @@ def test_resume_with_other_options(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "whole.h5") as two:
         np.testing.assert_array_equal(one["image"][()], two["image"][()])
         np.testing.assert_array_equal(one["label"][()], two["label"][()])
+
+
+@pytest.mark.parametrize("layout", ["stack", "encoded"])
+def test_killed_between_the_last_commit_and_the_name(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables that are written at the end were there already, and the packing could never be finished."""
+    from h5fast.packing import routing
+
+    monkeypatch.setattr(routing, "_FLUSH_BYTES", 1000)  # there has to be a commit to go on from
+    found = files.images(30)
+    tar = files.write_tar(tmp_path / "a.tar", dict(sorted(found.items())))
+    h5fast.pack(tar, tmp_path / "whole.h5", layout=layout)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(os, "rename", die)
+        patched.setattr(os, "link", die)
+        h5fast.pack(tar, tmp_path / "out.h5", layout=layout)
+    assert not (tmp_path / "out.h5").exists()
+    h5fast.pack(tar, tmp_path / "out.h5", layout=layout, resume=True)
+    with h5py.File(tmp_path / "whole.h5") as one, h5py.File(tmp_path / "out.h5") as two:
+        assert sorted(one) == sorted(two)
+        for name in one:
+            np.testing.assert_array_equal(one[name][()], two[name][()])

@@ -244,11 +244,11 @@ class EncodedSink:
     def finish(self) -> None:
         self._hand_over()
         file = self._writer.file
-        file.create_dataset("offsets", data=np.frombuffer(self._offsets, np.uint64))
+        create_array(file, "offsets", np.frombuffer(self._offsets, np.uint64))
         create_texts(file, "paths", bytes(self._names).split(b"\0")[:-1])
         if self._about is not None:
-            file.create_dataset("modified", data=np.frombuffer(self._about[0], np.int64))
-            file.create_dataset("permissions", data=np.frombuffer(self._about[1], np.uint32))
+            create_array(file, "modified", np.frombuffer(self._about[0], np.int64))
+            create_array(file, "permissions", np.frombuffer(self._about[1], np.uint32))
         close_labelled(self._writer, "encoded", self.classes)
 
     def leave(self) -> None:
@@ -266,14 +266,27 @@ def close_labelled(writer: Writer, layout: str, classes: ClassNumbers) -> None:
     file = writer.file
     file.attrs[encoded.ATTRIBUTE] = layout
     if classes.found:
-        file.create_dataset("label", data=classes.rows())
+        create_array(file, "label", classes.rows())
         if not classes.are_numbers():
             create_texts(file, "class_names", [stored_name(name) for name in classes.numbers()])
     writer.close()
 
 
+def create_array(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    """Writes a table that is known at the end only."""
+    _make_room(group, name)
+    group.create_dataset(name, data=values)
+
+
+def _make_room(group: h5py.Group, name: str) -> None:
+    """A process that was killed after its last commit, and before the file had its name, left tables that are written anew."""
+    if name in group:
+        del group[name]
+
+
 def create_texts(group: h5py.Group, name: str, texts: list[bytes]) -> None:
     """Writes texts, some of them at a time."""
+    _make_room(group, name)
     dataset = group.create_dataset(name, (len(texts),), h5py.string_dtype())
     for first in range(0, len(texts), _NAMES):
         dataset[first : first + _NAMES] = np.array(texts[first : first + _NAMES], object)
