@@ -52,7 +52,8 @@ class WorkerEpochs:
         info = get_worker_info()
         key = np.int64((hash((info.seed - info.id, number)) & (2**62 - 1)) | 1)
         keys = self._shared.numpy()[1:]
-        found = np.flatnonzero((keys == key) | (keys == 0))
+        seen = keys.copy()  # once: a key that another worker writes between two looks is neither there nor is its place free
+        found = np.flatnonzero((seen == key) | (seen == 0))
         if not len(found):
             raise RuntimeError(f"{_PLACES:,} epochs without a set_epoch(): call it, to start the list of epochs anew")
         keys[found[0]] = key
