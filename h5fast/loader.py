@@ -153,10 +153,9 @@ class Loader:
         self._keeping = Keeping(self._table, self._division.kept, len(self._items))
         self._identity = Identity(self._table, self._items, self._order)
         self._next_epoch, self._next_begun = 0, 0
-        self._upcoming: dict[tuple[int, int, int], Schedule] = {}  # that of the epoch after the last one, by what it depends on
         self._at: Run | None = None  # the iteration that says where training stands; None: the two before do
         self._last: Run | None = None  # the iteration that began last
-        self._asked: tuple[tuple[int, int], Schedule] | None = None
+        self._kept_schedule: tuple[tuple[int, int, int], Schedule] | None = None  # and epoch, row and window that it is of
         self._pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
         self._beginning = threading.RLock()
         self._closed = False
@@ -225,7 +224,7 @@ class Loader:
 
         Raises ``IndexError`` for a step that the epoch does not have.
         """
-        schedule = self._schedule_of(self._next_epoch if epoch is None else at_least(0, "epoch", epoch))
+        schedule = self._schedule(self._next_epoch if epoch is None else at_least(0, "epoch", epoch))
         if not 0 <= operator.index(step) < schedule.steps:
             raise IndexError(f"batch {step} of an epoch of {schedule.steps:,}")
         return self._items.rows_of(schedule.items(operator.index(step)))
@@ -235,7 +234,7 @@ class Loader:
 
         Nothing is read. Raises ``IndexError`` for places that the epoch does not have.
         """
-        places = self._schedule_of(at_least(0, "epoch", epoch)).items_at
+        places = self._schedule(at_least(0, "epoch", epoch)).items_at
         return places(np.arange(at_least(0, "start", start), self.rows if stop is None else stop, dtype=np.int64))
 
     def read(self, step: int, epoch: int | None = None) -> Any:
@@ -406,13 +405,14 @@ class Loader:
         return read_rows(self._table, rows, arrays, threads=self._threads, skip_damaged=self._on_error == "skip",
                          transform=self._transform)
 
-    def _schedule_of(self, epoch: int) -> Schedule:
-        """Of a whole epoch: the one that was asked for last is kept, since making one may take a table of all rows."""
-        key = (epoch, self._order.window)
-        asked = self._asked
-        if asked is None or asked[0] != key:
-            asked = self._asked = (key, self._order.schedule(epoch))
-        return asked[1]
+    def _schedule(self, epoch: int, begun: int = 0) -> Schedule:
+        """Of an epoch, from a row on. The one asked for last is kept, which is that of the epoch to come when one begins: making
+        one may take a table of all rows."""
+        key = (epoch, begun, self._order.window)
+        kept = self._kept_schedule
+        if kept is None or kept[0] != key:
+            kept = self._kept_schedule = (key, self._order.schedule(epoch, begun))
+        return kept[1]
 
     def _begin(self) -> Begun:
         """Takes the next epoch, and starts what fills its batches."""
@@ -424,7 +424,6 @@ class Loader:
                 number, begun = number + 1, 0
                 now = self._schedule(number)
             then = self._schedule(number + 1)
-            self._upcoming = {(number + 1, 0, self._order.window): then}
             columns, settled = self._keeping.columns(number, begun, now.stride)
             if self._last is not None:
                 self._last.let_go()  # before there is a new ring
@@ -450,11 +449,6 @@ class Loader:
         if self._closed:  # meanwhile
             pipeline.stop()
         return Begun(run, pipeline, functools.partial(in_form, self._table) if stage is None else _as_it_is)
-
-    def _schedule(self, epoch: int, begun: int = 0) -> Schedule:
-        """Of an epoch, from a row on. That of the epoch to come is there already: what drawing by weight takes is not taken
-        twice."""
-        return self._upcoming.get((epoch, begun, self._order.window)) or self._order.schedule(epoch, begun)
 
     def _allocate(self) -> list[np.ndarray]:
         """Arrays for one batch of the fields that the engine reads."""

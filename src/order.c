@@ -43,20 +43,6 @@ void h5fast_order_free(h5fast_order *o)
     o->starts = NULL;
 }
 
-/* The last of ascending[0 … count] that is <= value, for ascending[0] <= value < ascending[count]. */
-static uint64_t last_at_most(const uint64_t *ascending, uint64_t count, uint64_t value)
-{
-    uint64_t low = 0, high = count;
-    while (high - low > 1) {
-        uint64_t middle = low + (high - low) / 2;
-        if (ascending[middle] <= value)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 /* Groups [first, end) of the shuffled order, whose items are mixed with one another. */
 typedef struct {
     uint64_t first, end;
@@ -77,13 +63,13 @@ static uint64_t block_item(const h5fast_order *o, const window *w, uint64_t posi
 {
     uint64_t start = o->starts[w->first];
     uint64_t unmixed = start + h5fast_permutation_at(&w->mix, position - start);
-    uint64_t at = w->first + last_at_most(o->starts + w->first, w->end - w->first, unmixed);
+    uint64_t at = w->first + h5fast_last_at_most(o->starts + w->first, w->end - w->first, unmixed);
     return o->groups[h5fast_permutation_at(&o->shuffled, at)] + unmixed - o->starts[at];
 }
 
 static uint64_t block_position(const h5fast_order *o, uint64_t item)
 {
-    uint64_t group = last_at_most(o->groups, o->group_count, item);
+    uint64_t group = h5fast_last_at_most(o->groups, o->group_count, item);
     uint64_t at = h5fast_permutation_of(&o->shuffled, group);
     window w = window_of(o, at);
     uint64_t start = o->starts[w.first];
@@ -96,7 +82,7 @@ static void block_items(const h5fast_order *o, uint64_t first, uint64_t count, i
     for (uint64_t i = 0; i < count; i++) {
         uint64_t position = (first + i) % o->count;
         if (w.end == 0 || position < o->starts[w.first] || position >= o->starts[w.end])
-            w = window_of(o, last_at_most(o->starts, o->group_count, position));
+            w = window_of(o, h5fast_last_at_most(o->starts, o->group_count, position));
         items[i] = (int64_t)block_item(o, &w, position);
     }
 }

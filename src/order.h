@@ -48,4 +48,18 @@ void h5fast_order_items(const h5fast_order *order, uint64_t first, uint64_t coun
 /* The first position >= from at which an item (< count) stands; H5FAST_NEVER where it does not come any more. */
 uint64_t h5fast_order_next(const h5fast_order *order, uint64_t item, uint64_t from);
 
+/* The last of ascending[0 … count] that is <= value, for ascending[0] <= value < ascending[count]. */
+static inline uint64_t h5fast_last_at_most(const uint64_t *ascending, uint64_t count, uint64_t value)
+{
+    uint64_t low = 0, high = count;
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (ascending[middle] <= value)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 #endif

@@ -27,19 +27,6 @@ static int is_kept(const simulation *s, uint64_t item, uint64_t position)
     return 1;
 }
 
-static uint64_t group_of(const simulation *s, uint64_t item)
-{
-    uint64_t low = 0, high = s->groups;
-    while (high - low > 1) {
-        uint64_t middle = low + (high - low) / 2;
-        if (s->starts[middle] <= item)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static void keep_group(const simulation *s, uint64_t group, uint64_t from)
 {
     for (uint64_t item = s->starts[group]; s->cache != NULL && item < s->starts[group + 1]; item++) {
@@ -62,7 +49,7 @@ static uint64_t run_batch(simulation *s, uint64_t step)
     for (uint64_t i = 0; i < count; i++) {
         if (s->items[i] < 0)
             continue;
-        uint64_t group = group_of(s, (uint64_t)s->items[i]);
+        uint64_t group = h5fast_last_at_most(s->starts, s->groups, (uint64_t)s->items[i]);
         if (s->decoded[group] == s->batches)
             continue;
         s->decoded[group] = s->batches;
