@@ -62,6 +62,7 @@ Layers, each of which imports only what stands below it::
     progress            with_bar()                      how far a loop has come
     sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
     _encode             (src/)                          chunks, encoded by native threads
+    _paged              (src/)                          the file that libhdf5 writes to, through h5py
     _spans, _members    (src/)                          files in a file: read many at once; found in their groups
     _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL

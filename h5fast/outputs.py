@@ -161,10 +161,7 @@ class DirectOutput:
             return
         encoder, first = run
         self._extend(first + encoder.count * self.chunk_rows)
-        write, inner = self.dataset.id.write_direct_chunk, (0,) * (len(self.dataset.shape) - 1)
-        for number in range(encoder.count):
-            stored, mask = encoder.chunk(number)
-            write((first + number * self.chunk_rows, *inner), stored, mask)
+        encoder.put(self.dataset.id, first)
 
     def _extend(self, rows: int) -> None:
         if rows > self.dataset.shape[0]:

@@ -22,11 +22,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from h5fast._paged import PAGE, PagedFile
+
 __all__ = ["Transaction", "commit_path", "read_state"]
 
 _MAGIC = b"h5fast commit 1\n"
 _DIGEST = 16
-_PAGE = 4096
 
 
 def commit_path(path: Path) -> Path:
@@ -52,7 +53,7 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-class Transaction:
+class Transaction(PagedFile):
     """The file at a path, open for reading and writing; the protocol of Python's raw files, as far as h5py asks for it.
 
     Args:
@@ -70,18 +71,12 @@ class Transaction:
         self.path = path
         self.state: dict[str, Any] | None = None
         self.blobs: dict[str, bytes] = {}
-        self._failure: OSError | None = None
-        self._process = os.getpid()
         self._is_locked = False
-        self._pages: dict[int, bytearray] = {}  # of the committed part, as they are to be, by number; the last may be short
-        self._committed = 0  # bytes of the committed part
-        self._size = 0  # bytes of the file as its user sees it
-        self._at = 0
         found = _read_commit(commit_path(path)) if resume and path.exists() else None
         if found is None:
             self._begin()
         else:
-            self._descriptor = self._open_locked(os.O_RDWR)
+            self.descriptor = self._open_locked(os.O_RDWR)
             try:
                 self._roll_forward(*found)
             except BaseException:
@@ -98,7 +93,7 @@ class Transaction:
             os.unlink(self.path)
             os.close(former)
         commit_path(self.path).unlink(missing_ok=True)
-        self._descriptor = self._open_locked(os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self.descriptor = self._open_locked(os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def _open_locked(self, flags: int) -> int:
         descriptor = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
@@ -121,96 +116,30 @@ class Transaction:
 
     def _unlock(self) -> None:
         if self._is_locked:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def _roll_forward(self, head: dict[str, Any], blobs: dict[str, bytes], pages: dict[int, bytearray]) -> None:
         size = head["size"]
-        if os.fstat(self._descriptor).st_size < size:
+        if os.fstat(self.descriptor).st_size < size:
             raise OSError(errno.EIO, f"is shorter than the {size} bytes of its last commit: it cannot be continued", str(self.path))
         for number, page in pages.items():
-            _write_all(self._descriptor, page, number * _PAGE)
-        os.ftruncate(self._descriptor, size)
+            _write_all(self.descriptor, page, number * PAGE)
+        os.ftruncate(self.descriptor, size)
         if self._fingerprint(size) != head["fingerprint"]:
             raise OSError(errno.EIO, f"is not the file that {commit_path(self.path).name} tells of: it cannot be continued",
                           str(self.path))
-        self._committed = self._size = size
+        self.committed = self.size = size
         self.state, self.blobs = head["state"], blobs
-
-    # What h5py calls.
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to an offset; returns it."""
-        self._at = offset + (0 if whence == os.SEEK_SET else self._at if whence == os.SEEK_CUR else self._size)
-        return self._at
-
-    def tell(self) -> int:
-        """The present offset."""
-        return self._at
-
-    def read(self, size: int) -> bytes:
-        """`size` bytes from the present offset; fewer at the end."""
-        found = bytearray(max(0, min(size, self._size - self._at)))
-        self.readinto(found)
-        return bytes(found)
-
-    def readinto(self, buffer: Any) -> int:
-        """Fills the buffer from the present offset, as far as there are bytes; returns how many."""
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._size - self._at))
-        done = 0
-        while done < count:
-            got = os.preadv(self._descriptor, [view[done:count]], self._at + done)
-            if got == 0:
-                view[done:count] = bytes(count - done)  # never written, or only kept aside
-                break
-            done += got
-        for number, page in self._kept_pages(self._at, self._at + count):
-            begin, end = max(self._at, number * _PAGE), min(self._at + count, number * _PAGE + len(page))
-            if begin < end:
-                view[begin - self._at:end - self._at] = page[begin - number * _PAGE:end - number * _PAGE]
-        self._at += count
-        return count
-
-    def write(self, data: Any) -> int:
-        """Writes at the present offset; always takes all of it."""
-        view = memoryview(data).cast("B")
-        count, first = len(view), self._at
-        if self._is_written():
-            aside = max(0, min(count, self._committed - first))
-            try:
-                if aside > 0:
-                    self._keep_aside(view[:aside], first)
-                if aside < count:
-                    _write_all(self._descriptor, view[aside:], first + aside)
-            except OSError as error:
-                self._failure = error
-        self._at = first + count
-        self._size = max(self._size, self._at)
-        return count
-
-    def truncate(self, size: int | None = None) -> int:
-        """Makes the file as long as that."""
-        self._size = self._at if size is None else size
-        if self._is_written() and self._size >= self._committed:
-            try:
-                os.ftruncate(self._descriptor, self._size)
-            except OSError as error:
-                self._failure = error
-        return self._size
-
-    def flush(self) -> None:
-        """Does nothing: :meth:`commit` does."""
-
-    # What the writer calls.
 
     def check(self) -> None:
         """Raises the ``OSError`` of a write that the system refused, naming the file."""
-        if self._failure is not None:
-            raise OSError(self._failure.errno, self._failure.strerror, str(self.path)) from self._failure
+        self.settle()
+        if self.failure is not None:
+            raise OSError(self.failure.errno, self.failure.strerror, str(self.path)) from self.failure
 
     def give_up(self) -> None:
         """Nothing is written any more; the last commit stays the file's state."""
-        self._failure = self._failure or OSError(errno.ECANCELED, "was given up")
+        self.failure = self.failure or OSError(errno.ECANCELED, "was given up")
 
     def commit(self, state: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
         """Makes what was written so far, with `state` and `blobs`, the state that the file is continued from.
@@ -220,19 +149,19 @@ class Transaction:
         """
         self.check()
         try:
-            os.fsync(self._descriptor)
-            pages = {number: page for number, page in self._pages.items() if number * _PAGE < self._size}
-            head = {"size": self._size, "state": dict(state), "fingerprint": self._fingerprint(self._size)}
+            os.fsync(self.descriptor)
+            pages = {number: page for number, page in self.pages.items() if number * PAGE < self.size}
+            head = {"size": self.size, "state": dict(state), "fingerprint": self._fingerprint(self.size)}
             _write_commit(commit_path(self.path), head, blobs, pages)
             for number, page in pages.items():
-                _write_all(self._descriptor, page, number * _PAGE)
-            if os.fstat(self._descriptor).st_size > self._size:
-                os.ftruncate(self._descriptor, self._size)
+                _write_all(self.descriptor, page, number * PAGE)
+            if os.fstat(self.descriptor).st_size > self.size:
+                os.ftruncate(self.descriptor, self.size)
         except OSError as error:
-            self._failure = error
+            self.failure = error
             self.check()
-        self._pages.clear()
-        self._committed = self._size
+        self.pages.clear()
+        self.committed = self.size
 
     def finish(self, state: Mapping[str, Any], target: Path, *, replace: bool, then: Callable[[Path], object] | None = None) -> None:
         """Gives the file its name, at the end of all writing; until then `state` is what a crash leaves to continue from.
@@ -243,14 +172,14 @@ class Transaction:
             FileExistsError: there is a file of this name meanwhile, and not to be replaced. The commit holds.
             OSError: the system refuses.
         """
-        if self._committed:
+        if self.committed:
             self.commit(state, {})
         self.check()
         if then is not None:
             commit_path(self.path).unlink(missing_ok=True)
             self._unlock()  # HDF5 takes that lock itself
             then(self.path)
-        os.fsync(self._descriptor)
+        os.fsync(self.descriptor)
         if replace:
             os.replace(self.path, target)
         else:
@@ -260,39 +189,18 @@ class Transaction:
 
     def close(self) -> None:
         """Lets go of the file, as it is."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _is_written(self) -> bool:
-        """Not after a refusal, and not in a forked child: libhdf5 writes what it has when that ends."""
-        return self._failure is None and os.getpid() == self._process
-
-    def _kept_pages(self, begin: int, end: int) -> list[tuple[int, bytearray]]:
-        if not self._pages or begin >= end:
-            return []
-        numbers = range(begin // _PAGE, (end - 1) // _PAGE + 1)
-        if len(numbers) > len(self._pages):
-            return [(number, page) for number, page in self._pages.items() if number in numbers]
-        return [(number, self._pages[number]) for number in numbers if number in self._pages]
-
-    def _keep_aside(self, view: memoryview, first: int) -> None:
-        for number in range(first // _PAGE, (first + len(view) - 1) // _PAGE + 1):
-            begin, end = max(first, number * _PAGE), min(first + len(view), (number + 1) * _PAGE)
-            page = self._pages.get(number)
-            if page is None:
-                page = self._pages[number] = bytearray(min(_PAGE, self._committed - number * _PAGE))
-                stored = os.pread(self._descriptor, len(page), number * _PAGE)
-                page[:len(stored)] = stored
-            page[begin - number * _PAGE:end - number * _PAGE] = view[begin - first:end - first]
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def _fingerprint(self, size: int) -> str:
         """Of the first and the last page: another file, or another state of this one, has another."""
-        before, digest = self._at, hashlib.blake2b(digest_size=_DIGEST)
-        for offset in (0, max(0, size - _PAGE)):
-            self._at, self._size = offset, max(self._size, size)
-            digest.update(self.read(min(_PAGE, size - offset)))
-        self._at = before
+        before, digest = self.tell(), hashlib.blake2b(digest_size=_DIGEST)
+        for offset in (0, max(0, size - PAGE)):
+            self.size = max(self.size, size)
+            self.seek(offset)
+            digest.update(self.read(min(PAGE, size - offset)))
+        self.seek(before)
         return digest.hexdigest()
 
 

@@ -1,18 +1,20 @@
 # cython: language_level=3
-"""Chunks on their way into a file: encoded in native threads, several at once, without the GIL."""
+"""Chunks on their way into a file: encoded in native threads, several at once, without the GIL; handed to libhdf5 many at a time."""
 
 cimport cython
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from h5fast._gather cimport (
     H5FAST_CANCELLED, H5FAST_MEMORY, H5FAST_OK, encoder_bytes, encoder_cancel, encoder_chunk, encoder_free, encoder_help,
     encoder_make, encoder_start, h5fast_encoded, h5fast_encoder,
 )
-from h5fast._storage cimport Storage
+from h5fast._library cimport hdf5
+from h5fast._storage cimport H5FAST_MAX_RANK, Storage
 
+from h5py._objects import phil
 import numpy as np
 
 cnp.import_array()
@@ -85,6 +87,25 @@ cdef class Encoder:
             if not done:
                 PyErr_CheckSignals()
 
+    def put(self, dataset_id, uint64_t first) -> None:
+        """Writes the chunks of the finished run into a dataset of whole rows, one behind the other from row `first` on, where a chunk begins.
+
+        Raises:
+            MemoryError, RuntimeError: as :meth:`chunk`; the chunks before it are written.
+            OSError: libhdf5 refuses.
+        """
+        cdef const h5fast_encoded *chunk
+        cdef uint64_t number
+        cdef uint64_t where[H5FAST_MAX_RANK]
+        for axis in range(self.storage.storage.rank):
+            where[axis] = 0
+        for number in range(self.count):
+            chunk = encoder_chunk(self.encoder, number)
+            if chunk.status != H5FAST_OK:
+                self.chunk(number)
+            where[0] = first + number * self.storage.storage.chunk[0]
+            put_chunk(dataset_id, where, self.storage.storage.rank, chunk.mask, chunk.bytes, chunk.size)
+
     def chunk(self, uint64_t number):
         """Stored bytes (valid until the next start) and filter mask of a chunk of the finished run.
 
@@ -107,3 +128,14 @@ cdef class Encoder:
 def encoder_memory(Storage storage not None, uint64_t most) -> int:
     """Bytes that an encoder of ``most`` chunks holds, the rows themselves not counted."""
     return encoder_bytes(&storage.storage, most)
+
+
+cdef int put_chunk(dataset_id, const uint64_t *where, int rank, uint32_t mask, const uint8_t *data, size_t size) except -1:
+    """One stored chunk; h5py, asked for what libhdf5 refuses, says why."""
+    cdef int axis, status = -1
+    with phil:
+        status = hdf5.write_chunk(dataset_id.id, 0, mask, where, size, data)
+    if status < 0:
+        dataset_id.write_direct_chunk(tuple([where[axis] for axis in range(rank)]),
+                                      PyMemoryView_FromMemory(<char *>data, <Py_ssize_t>size, PyBUF_READ), mask)
+    return 0

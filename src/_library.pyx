@@ -68,6 +68,8 @@ cdef int resolve_hdf5() except -1:
         older = library.require("H5Dread_chunk")
     hdf5.read_chunk1 = (
         <int (*)(h5_hid, h5_hid, const uint64_t *, uint32_t *, void *) noexcept>older)
+    hdf5.write_chunk = (
+        <int (*)(h5_hid, h5_hid, uint32_t, const uint64_t *, size_t, const void *) noexcept>library.require("H5Dwrite_chunk"))
     resolve_objects(library)
     return 0
 

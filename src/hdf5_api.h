@@ -54,6 +54,7 @@ typedef struct {
     int (*read_chunk1)(h5_hid dataset, h5_hid transfer, const uint64_t *offset, uint32_t *filter_mask, void *buffer);
     int (*read_chunk2)(h5_hid dataset, h5_hid transfer, const uint64_t *offset, uint32_t *filter_mask, void *buffer,
                        size_t *buffer_size);
+    int (*write_chunk)(h5_hid dataset, h5_hid transfer, uint32_t filter_mask, const uint64_t *offset, size_t size, const void *data);
     int (*link_iterate)(h5_hid group, int index_type, int order, uint64_t *position, h5_link_callback callback, void *context);
     h5_hid (*object_open)(h5_hid place, const char *name, h5_hid access);
     h5_hid (*object_open_by_token)(h5_hid place, h5_token token);

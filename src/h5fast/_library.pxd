@@ -27,6 +27,8 @@ cdef extern from "hdf5_api.h":
                            uint32_t *filter_mask, void *buffer) noexcept
         int (*read_chunk2)(h5_hid dataset, h5_hid transfer, const uint64_t *offset,
                            uint32_t *filter_mask, void *buffer, size_t *buffer_size) noexcept
+        int (*write_chunk)(h5_hid dataset, h5_hid transfer, uint32_t filter_mask, const uint64_t *offset, size_t size,
+                           const void *data) noexcept
         int (*link_iterate)(h5_hid group, int index_type, int order, uint64_t *position, h5_link_callback callback,
                             void *context) noexcept
         h5_hid (*object_open)(h5_hid place, const char *name, h5_hid access) noexcept

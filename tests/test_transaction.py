@@ -1,0 +1,101 @@
+"""The file that libhdf5 writes through: a model of it in memory has the same bytes, and the last commit survives whatever follows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from h5fast.transaction import Transaction, commit_path
+
+# Around the sizes that matter: a page, what is held before it is written, and what is written at once.
+_SIZES = st.sampled_from([0, 1, 100, 4095, 4096, 4097, 12288, 65535, 65536, 65537, 262143, 262144, 300000])
+_STEPS = st.lists(st.one_of(
+    st.tuples(st.just("append"), _SIZES),
+    st.tuples(st.just("write"), st.integers(0, 500_000), st.sampled_from([1, 7, 512, 5000])),
+    st.tuples(st.just("read"), st.integers(0, 500_000), st.sampled_from([1, 4096, 70_000])),
+    st.tuples(st.just("grow"), st.integers(0, 10_000)),
+    st.tuples(st.just("commit"))), max_size=25)
+
+
+def changed(file: Transaction, model: bytearray, step: tuple[Any, ...], content: bytes) -> None:
+    if step[0] in ("append", "write"):
+        first, count = (len(model), step[1]) if step[0] == "append" else step[1:]
+        file.seek(first)
+        assert file.write(memoryview(content)[:count]) == count and file.tell() == first + count
+        if count:
+            model.extend(bytes(max(0, first + count - len(model))))
+            model[first:first + count] = content[:count]
+        else:
+            model.extend(bytes(max(0, first - len(model))))
+    elif step[0] == "read":
+        file.seek(min(step[1], len(model)))
+        assert file.read(step[2]) == bytes(model[step[1]:step[1] + step[2]])
+    elif step[0] == "grow":
+        file.truncate(len(model) + step[1])
+        model.extend(bytes(step[1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(_STEPS, st.integers(0, 2 ** 32 - 1))
+def test_a_file_has_the_bytes_of_its_model_and_falls_back_to_its_last_commit(steps: list[Any], seed: int) -> None:
+    content = np.random.default_rng(seed).bytes(300_000)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        file, model, committed = Transaction(path, resume=False), bytearray(), None
+        for number, step in enumerate(steps):
+            changed(file, model, step, content)
+            if step[0] == "commit":
+                file.commit({"number": number}, {"blob": content[:number]})
+                committed = number, bytes(model)
+        file.seek(0)
+        assert file.read(len(model) + 1) == bytes(model)
+        file.close()  # as a process that dies: nothing is committed
+        if committed is not None and committed[1]:
+            again = Transaction(path, resume=True)
+            assert again.state == {"number": committed[0]} and again.blobs == {"blob": content[:committed[0]]}
+            assert again.read(len(committed[1]) + 1) == committed[1]
+            assert path.read_bytes() == committed[1]
+            again.close()
+
+
+def test_what_is_held_reaches_the_file_with_its_name(tmp_path: Path) -> None:
+    file = Transaction(tmp_path / "file", resume=False)
+    file.write(b"a few bytes")
+    file.finish({}, tmp_path / "named", replace=False)
+    file.close()
+    assert (tmp_path / "named").read_bytes() == b"a few bytes" and not commit_path(tmp_path / "file").exists()
+
+
+def test_a_refused_write_is_told_when_what_was_held_is_written(tmp_path: Path) -> None:
+    file = Transaction(tmp_path / "file", resume=False)
+    file.write(b"held")
+    kept, file.descriptor = file.descriptor, os.open(tmp_path / "file", os.O_RDONLY)
+    with pytest.raises(OSError, match="file") as told:
+        file.check()
+    assert told.value.errno == errno.EBADF
+    file.write(b"nothing of this is written")
+    os.close(kept)
+    file.close()
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    file = Transaction(tmp_path / "file", resume=False)
+    file.write(b"of the parent")
+    child = os.fork()
+    if child == 0:
+        file.write(b", of the child")
+        file.settle()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    file.check()
+    assert (tmp_path / "file").read_bytes() == b"of the parent"
+    file.close()
