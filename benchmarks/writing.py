@@ -130,7 +130,7 @@ def main() -> None:
         for name, (rows, chunks) in data.items():
             for chunk_rows in chunks:
                 for codec in ("lzf", ("gzip", 1), ("gzip", 4), ("gzip", 6), ("gzip", 9), None):
-                    some = rows[:len(rows) // 4] if isinstance(codec, tuple) else rows
+                    some = rows[:len(rows) // 2] if isinstance(codec, tuple) else rows
                     compare_writers(Path(folder), name, some, chunk_rows, codec, options.rounds)
     for name, (rows, chunks) in data.items():
         for chunk_rows in chunks:

@@ -61,6 +61,7 @@ Layers, each of which imports only what stands below it::
     threads             set_num_threads()               how many native threads a read may use
     progress            with_bar()                      how far a loop has come
     sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
+    effort              choose_effort()                 how hard to search for a stream as small as zlib's
     _encode             (src/)                          chunks, encoded by native threads
     _paged              (src/)                          the file that libhdf5 writes to, through h5py
     _spans, _members    (src/)                          files in a file: read many at once; found in their groups

@@ -1,15 +1,17 @@
 import os
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 PAGE: int
 
+@disjoint_base
 class PagedFile:
     descriptor: int
     size: int
     committed: int
     pages: dict[int, bytearray]
     failure: OSError | None
-    def __init__(self, *arguments: Any, **options: Any) -> None: ...
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int: ...
     def tell(self) -> int: ...
     def read(self, size: int) -> bytes: ...

@@ -20,7 +20,7 @@ import numpy as np
 
 from h5fast._blocks import empty
 from h5fast._feed import Feed, Schedule
-from h5fast.columns import EngineColumn, PythonColumn, Table, open_table
+from h5fast.columns import EngineColumn, PythonColumn, open_table
 from h5fast.epoch import Begun, Costing, Epoch, Run, no_stats
 from h5fast.fields import request
 from h5fast.keeping import Keeping

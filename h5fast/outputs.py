@@ -15,9 +15,10 @@ import numpy as np
 from h5py import h5s
 
 from h5fast import layout
-from h5fast._encode import Encoder, encoder_memory
+from h5fast._encode import EFFORT_OF_LEVEL, Encoder, encoder_memory
 from h5fast._library import ALLOWED_PLUGINS
 from h5fast._storage import Storage
+from h5fast.effort import choose_effort, gzip_level
 from h5fast.threads import get_num_threads
 
 __all__ = ["DirectOutput", "GeneralOutput", "Output", "open_output", "smallest_memory"]
@@ -101,7 +102,13 @@ def _storage(described: layout.Layout) -> Storage:
 
 
 class DirectOutput:
-    """Rows that go through native encoders; see :class:`Output`."""
+    """Rows that go through native encoders; see :class:`Output`.
+
+    Attributes:
+        effort: of the gzip encoder; None while there are not enough rows to choose it
+    """
+
+    effort: int | None
 
     def __init__(self, dataset: h5py.Dataset, rows: int, described: layout.Layout, memory: int) -> None:
         storage = _storage(described)
@@ -109,6 +116,7 @@ class DirectOutput:
         self.way = "direct"
         self.chunk_rows: int = dataset.chunks[0]
         self.rows = rows
+        self.effort = None if gzip_level(described.filters) else EFFORT_OF_LEVEL
         self._filters = (1 << storage.filter_count) - 1
         self._fill = np.frombuffer(described.fill, described.dtype)[0]
         chunks = _run_chunks(storage, int(memory * _RUN_PART))
@@ -144,7 +152,10 @@ class DirectOutput:
         used = chunks * self.chunk_rows
         first = self.rows - self._filled
         self._finish_run()
-        encoder.start(buffer, chunks, min(get_num_threads(), self._most_threads))
+        threads = min(get_num_threads(), self._most_threads)
+        if self.effort is None and chunks == encoder.most:
+            self.effort = choose_effort(encoder, buffer[:used], chunks, threads)
+        encoder.start(buffer, chunks, threads, self.effort or EFFORT_OF_LEVEL)
         before, self._begun = self._begun, (encoder, first)
         self._write_run(before)
         other = self._buffers[1 - self._filling]
@@ -206,7 +217,7 @@ class DirectOutput:
         self.settle()
         if self._filled:
             encoder = self._encoders[self._filling]
-            encoder.start(np.ascontiguousarray(self._padded_tail()), 1, 1)
+            encoder.start(np.ascontiguousarray(self._padded_tail()), 1, 1, self.effort or EFFORT_OF_LEVEL)
             encoder.finish()
             self._extend(self.rows)
             self.dataset.id.write_direct_chunk(self._tail_offset(), *encoder.chunk(0))

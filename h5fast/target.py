@@ -121,10 +121,11 @@ class AtomicTarget:
     def _continued(self, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:
         if plan.rows is not None and self.rows > plan.rows:
             raise ValueError(f"{self.path}: has {self.rows} rows already, more than the {plan.rows} announced")
-        outputs = open_fields(self.file, fields, plan)
+        outputs, efforts = open_fields(self.file, fields, plan), (self._transaction.state or {}).get("efforts", {})
         for name, output in outputs.items():
             kept = self._transaction.blobs.get(name, b"")
             if isinstance(output, DirectOutput):
+                output.effort = efforts.get(name, output.effort)
                 if kept:
                     tail = np.frombuffer(kept, output.dataset.dtype).reshape(-1, *output.dataset.shape[1:])
                     output.restore_tail(tail)
@@ -147,7 +148,12 @@ class AtomicTarget:
             output.settle()
         self.file.flush()
         tails = {name: output.tail().tobytes() for name, output in self.outputs.items()}
-        self._transaction.commit({"rows": rows, "note": self.note}, {name: tail for name, tail in tails.items() if tail})
+        self._transaction.commit({"rows": rows, "note": self.note, "efforts": self._efforts()}, {name: tail for name, tail in tails.items() if tail})
+
+    def _efforts(self) -> dict[str, int]:
+        """What was chosen from rows that a writer which continues no longer has."""
+        return {name: output.effort for name, output in self.outputs.items()
+                if isinstance(output, DirectOutput) and output.effort is not None}
 
     def finish(self, then: Callable[[Path], object] | None = None) -> None:
         """Writes what is left and closes the file, under its name; before it gets that, `then` may change the file at a path."""

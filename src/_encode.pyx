@@ -19,8 +19,17 @@ import numpy as np
 
 cnp.import_array()
 
+cdef extern from "deflate.h":
+    enum: H5FAST_EFFORT_OF_LEVEL, H5FAST_EFFORT_ZLIB
+
 cdef extern from "Python.h":
     int PyBUF_READ
+
+
+EFFORT_OF_LEVEL: int = H5FAST_EFFORT_OF_LEVEL
+"""Of gzip: what its level suggests."""
+EFFORT_ZLIB: int = H5FAST_EFFORT_ZLIB
+"""Of gzip: zlib itself, the measure of the others."""
 
 
 @cython.final
@@ -57,13 +66,19 @@ cdef class Encoder:
                     pass
             encoder_free(self.encoder)
 
-    def start(self, cnp.ndarray rows not None, uint64_t count, int threads) -> None:
+    def start(self, cnp.ndarray rows not None, uint64_t count, int threads, int effort=EFFORT_OF_LEVEL) -> None:
         """Begins to encode ``count`` chunks that lie one behind the other in ``rows``, which must not be written to until the
         chunks are of no more use.
+
+        Args:
+            threads: the caller's, while it is in finish(), included
+            effort: for gzip: EFFORT_OF_LEVEL, EFFORT_ZLIB, or a level of libdeflate's
 
         Raises:
             ValueError: the array is not C-contiguous, or has fewer bytes than these chunks, or they are too many.
         """
+        if not -1 <= effort <= 9:
+            raise ValueError(f"an effort is EFFORT_OF_LEVEL, EFFORT_ZLIB or 1 to 9, not {effort}")
         if not cnp.PyArray_IS_C_CONTIGUOUS(rows):
             raise ValueError("chunks are encoded from C-contiguous arrays")
         if count < 1 or count > self.most or count * self.storage.storage.chunk_bytes > <uint64_t>cnp.PyArray_NBYTES(rows):
@@ -72,7 +87,7 @@ cdef class Encoder:
         self.finish()
         self.rows = rows
         self.count = count
-        encoder_start(self.encoder, <const uint8_t *>cnp.PyArray_DATA(rows), count, threads)
+        encoder_start(self.encoder, <const uint8_t *>cnp.PyArray_DATA(rows), count, threads, effort)
 
     def finish(self) -> None:
         """Works on the run until it is done.

@@ -98,7 +98,7 @@ cdef extern from "encoder.h":
     h5fast_encoder *h5fast_encoder_make(const h5fast_storage *storage, uint64_t most) nogil
     void h5fast_encoder_free(h5fast_encoder *encoder) nogil
     size_t h5fast_encoder_bytes(const h5fast_storage *storage, uint64_t most) nogil
-    void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads) nogil
+    void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads, int effort) nogil
     int h5fast_encoder_help(h5fast_encoder *encoder, double seconds) nogil
     void h5fast_encoder_cancel(h5fast_encoder *encoder) nogil
     const h5fast_encoded *h5fast_encoder_chunk(const h5fast_encoder *encoder, uint64_t number) nogil
@@ -116,13 +116,15 @@ cdef extern from "decode.h":
 def use_deflate(str library) -> str:
     """Picks what decodes and encodes gzip, "libdeflate" or "zlib", and returns what was taken; not while a read is under way,
     or an encoder exists."""
-    cdef h5fast_inflate_api inflating
+    cdef h5fast_inflate_api inflating, unused
     cdef h5fast_deflate_api deflating
     memset(&inflating, 0, sizeof(inflating))
     memset(&deflating, 0, sizeof(deflating))
     if library != "libdeflate" or not find_libdeflate(&inflating, &deflating):
         find_zlib(&inflating, &deflating)
         library = "zlib"
+    else:
+        find_zlib(&unused, &deflating)  # the measure of how small a stream is to be
     h5fast_scratch_trim()  # decompressors of the other library
     memcpy(&h5fast_inflate, &inflating, sizeof(inflating))
     memcpy(&h5fast_deflate, &deflating, sizeof(deflating))
@@ -490,8 +492,8 @@ cdef void encoder_free(h5fast_encoder *encoder) noexcept nogil:
 cdef size_t encoder_bytes(const h5fast_storage *storage, uint64_t most) noexcept nogil:
     return h5fast_encoder_bytes(storage, most)
 
-cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads) noexcept nogil:
-    h5fast_encoder_start(encoder, rows, count, threads)
+cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads, int effort) noexcept nogil:
+    h5fast_encoder_start(encoder, rows, count, threads, effort)
 
 cdef int encoder_help(h5fast_encoder *encoder, double seconds) noexcept nogil:
     return h5fast_encoder_help(encoder, seconds)

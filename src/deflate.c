@@ -45,11 +45,15 @@ static h5fast_status with_zlib(int level, const uint8_t *in, size_t in_len, uint
 h5fast_status h5fast_deflate_encode(h5fast_deflate_state *state, int level, const uint8_t *in, size_t in_len, uint8_t *out,
                                     size_t capacity, size_t *written)
 {
-    if (h5fast_deflate.alloc_compressor == NULL)
+    int effort = state->effort;
+    if (h5fast_deflate.alloc_compressor == NULL || (effort == H5FAST_EFFORT_ZLIB && h5fast_deflate.compress2 != NULL))
         return with_zlib(level, in, in_len, out, capacity, written);
-    if (state->level != level)
+    if (state->level != level || state->made_for != effort)
         h5fast_deflate_clear(state);
     state->level = level;
+    state->made_for = effort;
+    if (effort > 0)
+        return with_libdeflate(&state->quick, effort, in, in_len, out, capacity, written);
     h5fast_status status = with_libdeflate(&state->quick, levels[level].quick, in, in_len, out, capacity, written);
     if (status == H5FAST_OK && *written != 0 && *written < in_len / 100 * levels[level].percent)
         status = with_libdeflate(&state->thorough, level, in, in_len, out, *written, written);

@@ -19,16 +19,22 @@ typedef struct {
 /* Filled once at import, before any thread encodes; read-only afterwards. */
 extern h5fast_deflate_api h5fast_deflate;
 
+/* How hard to search for what makes a stream as small as zlib's: what the level alone suggests, zlib itself, or else a level of
+ * libdeflate's (1 to 9). */
+enum { H5FAST_EFFORT_OF_LEVEL = 0, H5FAST_EFFORT_ZLIB = -1 };
+
 /* libdeflate's compressors, made at first use and owned by one thread; zeros at first. */
 typedef struct {
+    int effort; /* for the next stream; the owner's to set */
     void *quick, *thorough;
-    int level; /* that they are for */
+    int level, made_for; /* level and effort that these are for */
 } h5fast_deflate_state;
 
 /* Frees the compressors. */
 void h5fast_deflate_clear(h5fast_deflate_state *state);
 
-/* Encodes in[0..in_len) to one zlib stream, about as small as zlib makes it at `level` (0 to 9).
+/* Encodes in[0..in_len) to one zlib stream, about as small as zlib makes it at `level` (0 to 9), with the effort of
+ * the state.
  *
  * written  receives its length, at most capacity; 0 where it does not fit
  *

@@ -19,6 +19,7 @@ struct h5fast_encoder {
     uint8_t *out;
     h5fast_encoded *chunks;
     const uint8_t *rows;
+    int effort; /* of gzip, as deflate.h has it */
     int running; /* a task was submitted and is not known to be done */
     h5fast_task task;
     pthread_mutex_t lock; /* of `idle` */
@@ -100,6 +101,8 @@ static void work(h5fast_task *task, void *context)
     h5fast_encoder *encoder = context;
     int submitter = h5fast_task_is_submitter(task);
     place *here = take_place(encoder);
+    if (here != NULL)
+        here->scratch.deflate.effort = encoder->effort;
     uint64_t begin, end;
     while (h5fast_task_next(task, submitter, &begin, &end))
         for (uint64_t number = begin; number < end; number++)
@@ -108,11 +111,12 @@ static void work(h5fast_task *task, void *context)
         return_place(encoder, here);
 }
 
-void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads)
+void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads, int effort)
 {
     for (uint64_t number = 0; number < count; number++)
         encoder->chunks[number].status = H5FAST_CANCELLED;
     encoder->rows = rows;
+    encoder->effort = effort;
     encoder->task = (h5fast_task){.work = work, .context = encoder, .count = count, .grain = 1, .max_threads = threads};
     encoder->running = 1;
     h5fast_pool_submit(&encoder->task);

@@ -23,8 +23,8 @@ size_t h5fast_encoder_bytes(const h5fast_storage *storage, uint64_t most);
 
 /* Starts to encode `count` chunks (1 … most) that lie one behind the other in `rows`, with up to `threads` threads, the one
  * that calls h5fast_encoder_help included. `rows` must stay as they are, and where they are, until the next start or the end
- * of the encoder. */
-void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads);
+ * of the encoder. `effort` is that of gzip, as deflate.h has it. */
+void h5fast_encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads, int effort);
 /* Works on the run for about `seconds`. 1: it is done, or none was started; 0: call again. */
 int h5fast_encoder_help(h5fast_encoder *encoder, double seconds) H5FAST_CHECKED;
 /* Chunks that no thread has begun are left out, H5FAST_CANCELLED; h5fast_encoder_help must still be called until it is 1. */

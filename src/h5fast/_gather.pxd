@@ -181,7 +181,7 @@ cdef extern from "encoder.h":
 cdef h5fast_encoder *encoder_make(const h5fast_storage *storage, uint64_t most) noexcept nogil
 cdef void encoder_free(h5fast_encoder *encoder) noexcept nogil
 cdef size_t encoder_bytes(const h5fast_storage *storage, uint64_t most) noexcept nogil
-cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads) noexcept nogil
+cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t count, int threads, int effort) noexcept nogil
 cdef int encoder_help(h5fast_encoder *encoder, double seconds) noexcept nogil
 cdef void encoder_cancel(h5fast_encoder *encoder) noexcept nogil
 cdef const h5fast_encoded *encoder_chunk(const h5fast_encoder *encoder, uint64_t number) noexcept nogil

@@ -164,7 +164,7 @@ static void test_runs(void)
         for (int run = 0; run < 3; run++) {
             uint64_t count = 1 + random_below(MOST_RUN);
             random_data(count * chunk);
-            h5fast_encoder_start(encoder, data, count, 1 + (int)random_below(4));
+            h5fast_encoder_start(encoder, data, count, 1 + (int)random_below(4), (int)random_below(11) - 1);
             int stopped = chance(10);
             if (stopped)
                 h5fast_encoder_cancel(encoder);
