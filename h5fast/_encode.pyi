@@ -1,7 +1,10 @@
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 
+from h5fast._gather import Source
+from h5fast._index import ChunkIndex
 from h5fast._storage import Storage
 
 EFFORT_OF_LEVEL: int
@@ -18,3 +21,5 @@ class Encoder:
     def chunk(self, number: int) -> tuple[memoryview, int]: ...
 
 def encoder_memory(storage: Storage, most: int) -> int: ...
+def move_chunks(dataset_id: Any, first: int, chunks: tuple[Storage, ChunkIndex, Source], rows: np.ndarray[Any, Any],
+                origin: Callable[[], str]) -> None: ...

@@ -8,6 +8,7 @@ encode one run, the caller writes the one before with HDF5's direct chunk write 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import h5py
@@ -15,10 +16,11 @@ import numpy as np
 from h5py import h5s
 
 from h5fast import layout
-from h5fast._encode import EFFORT_OF_LEVEL, Encoder, encoder_memory
+from h5fast._encode import EFFORT_OF_LEVEL, Encoder, encoder_memory, move_chunks
 from h5fast._library import ALLOWED_PLUGINS
 from h5fast._storage import Storage
 from h5fast.effort import choose_effort, gzip_level
+from h5fast.stored import Chunks
 from h5fast.threads import get_num_threads
 
 __all__ = ["DirectOutput", "GeneralOutput", "Output", "open_output", "smallest_memory"]
@@ -52,6 +54,10 @@ class Output(Protocol):
 
     def add_stored(self, stored: Any, mask: int, rows: int) -> None:
         """Takes a chunk as it is to be stored, which begins where rows added before fill their chunks."""
+
+    def add_moved(self, chunks: Chunks, rows: np.ndarray[Any, Any], origin: Callable[[], str]) -> None:
+        """Takes full chunks of another dataset as they are stored there: those that begin with these rows. Both have the same
+        filters and chunk shape; `origin` names the other for messages."""
 
     def settle(self) -> None:
         """Writes every whole chunk, and makes the dataset as long as these. Rows that fill none stay in memory."""
@@ -140,11 +146,17 @@ class DirectOutput:
                 self._encode(len(buffer) // self.chunk_rows)
 
     def add_stored(self, stored: Any, mask: int, rows: int) -> None:
-        self.settle()
-        if self._filled or self.rows % self.chunk_rows:
-            raise ValueError(f"{self.rows} rows do not fill chunks of {self.chunk_rows}: no chunk can follow them")
+        self._settle_whole()
         _put_chunk(self.dataset, self.rows, stored, mask, rows)
         self.rows += rows
+
+    def add_moved(self, chunks: Chunks, rows: np.ndarray[Any, Any], origin: Callable[[], str]) -> None:
+        self._settle_whole()
+        self.rows = _move_chunks(self.dataset, self.rows, chunks, rows, origin)
+
+    def _settle_whole(self) -> None:
+        self.settle()
+        _check_whole(self.rows, self.chunk_rows)
 
     def _encode(self, chunks: int) -> None:
         """Hands the first chunks of the buffer to the threads, and writes the run before meanwhile."""
@@ -242,6 +254,20 @@ def _most_threads(storage: Storage, described: layout.Layout, memory: int) -> in
     return max(1, memory // (2 * buffers * storage.chunk_bytes)) if buffers else sys.maxsize
 
 
+def _check_whole(rows: int, chunk_rows: int) -> None:
+    if rows % chunk_rows:
+        raise ValueError(f"{rows} rows do not fill chunks of {chunk_rows}: no chunk can follow them")
+
+
+def _move_chunks(dataset: h5py.Dataset, first: int, chunks: Chunks, rows: np.ndarray[Any, Any], origin: Callable[[], str]) -> int:
+    """Puts chunks behind row `first`; the row they end with."""
+    end: int = first + len(rows) * dataset.chunks[0]
+    if end > dataset.shape[0]:
+        dataset.resize(end, axis=0)
+    move_chunks(dataset.id, first, chunks, np.ascontiguousarray(rows, np.int64), origin)
+    return end
+
+
 def _put_chunk(dataset: h5py.Dataset, first: int, stored: Any, mask: int, rows: int) -> None:
     if first + rows > dataset.shape[0]:
         dataset.resize(first + rows, axis=0)
@@ -282,11 +308,15 @@ class GeneralOutput:
         if self.dataset.dtype.hasobject:
             raise ValueError("elements of variable length do not lie in their chunk: it cannot be moved to another file")
         self.settle()
-        if self.rows % self.chunk_rows:
-            raise ValueError(f"{self.rows} rows do not fill chunks of {self.chunk_rows}: no chunk can follow them")
+        _check_whole(self.rows, self.chunk_rows)
         _put_chunk(self.dataset, self.rows, stored, mask, rows)
         self.rows += rows
         self._written = self.rows
+
+    def add_moved(self, chunks: Chunks, rows: np.ndarray[Any, Any], origin: Callable[[], str]) -> None:
+        self.settle()
+        _check_whole(self.rows, self.chunk_rows)
+        self.rows = self._written = _move_chunks(self.dataset, self.rows, chunks, rows, origin)
 
     def _write(self, end: int) -> None:
         first = self._written

@@ -5,12 +5,14 @@ cimport cython
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
 
 from h5fast._gather cimport (
-    H5FAST_CANCELLED, H5FAST_MEMORY, H5FAST_OK, encoder_bytes, encoder_cancel, encoder_chunk, encoder_free, encoder_help,
-    encoder_make, encoder_start, h5fast_encoded, h5fast_encoder,
+    H5FAST_CANCELLED, H5FAST_MEMORY, H5FAST_OK, H5FAST_TRUNCATED, encoder_bytes, encoder_cancel, encoder_chunk, encoder_free, encoder_help,
+    encoder_make, encoder_start, h5fast_encoded, h5fast_encoder, h5fast_error, h5fast_status, index_find, raise_error, source_read, Source,
 )
+from h5fast._index cimport ChunkIndex, h5fast_chunk
 from h5fast._library cimport hdf5
 from h5fast._storage cimport H5FAST_MAX_RANK, Storage
 
@@ -143,6 +145,61 @@ cdef class Encoder:
 def encoder_memory(Storage storage not None, uint64_t most) -> int:
     """Bytes that an encoder of ``most`` chunks holds, the rows themselves not counted."""
     return encoder_bytes(&storage.storage, most)
+
+
+def move_chunks(dataset_id, int64_t first, tuple chunks, const int64_t[::1] rows, origin) -> None:
+    """Writes chunks of another dataset as they are stored there: one that begins with each of these rows, one behind the other from
+    row ``first`` on. Both datasets have the same filters, and chunks of the same whole rows. What is not stored there is not
+    written here.
+
+    Args:
+        chunks: storage, index and source of the other dataset
+        origin: a function that names it, for messages
+
+    Raises:
+        ValueError: no chunk begins with one of the rows.
+        ReadError: the other file ends before a chunk, or cannot be read.
+        OSError: libhdf5 refuses.
+    """
+    cdef Storage storage = chunks[0]
+    cdef ChunkIndex index = chunks[1]
+    cdef Source source = chunks[2]
+    cdef uint64_t there[H5FAST_MAX_RANK]
+    cdef uint64_t here[H5FAST_MAX_RANK]
+    cdef uint64_t step = storage.storage.chunk[0], row, room = 0
+    cdef Py_ssize_t at
+    cdef int axis
+    cdef uint8_t *buffer = NULL
+    cdef uint8_t *larger
+    cdef h5fast_chunk found
+    cdef h5fast_error error
+    for axis in range(storage.storage.rank):
+        there[axis] = here[axis] = 0
+        if axis > 0 and storage.storage.grid[axis] != 1:
+            raise ValueError("chunks hold parts of rows")
+    try:
+        for at in range(rows.shape[0]):
+            row = rows[at]
+            if rows[at] < 0 or row % step != 0 or row >= storage.storage.shape[0]:
+                raise ValueError(f"no chunk begins with row {rows[at]}")
+            there[0], here[0] = row // step, first + at * step
+            found = index_find(&storage.storage, &index.index, there[0], there)
+            if found.address == 0:
+                continue
+            error.number, error.address, error.size, error.status = there[0], found.address, found.size, H5FAST_TRUNCATED
+            if found.address <= source.source.size and found.size <= source.source.size - found.address:
+                if found.size > room:
+                    larger = <uint8_t *>realloc(buffer, found.size)
+                    if larger == NULL:
+                        raise MemoryError(f"no memory for a chunk of {found.size} bytes")
+                    buffer, room = larger, found.size
+                with nogil:
+                    error.status = source_read(&source.source, found.address, found.size, buffer, &error.sys_errno)
+            if error.status != H5FAST_OK:
+                raise_error(&error, &storage.storage, origin)
+            put_chunk(dataset_id, here, storage.storage.rank, found.mask, buffer, found.size)
+    finally:
+        free(buffer)
 
 
 cdef int put_chunk(dataset_id, const uint64_t *where, int rank, uint32_t mask, const uint8_t *data, size_t size) except -1:

@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from h5fast._cast cimport Cast, h5fast_cast
-from h5fast._index cimport ChunkIndex, h5fast_index
+from h5fast._index cimport ChunkIndex, h5fast_chunk, h5fast_index
 from h5fast._library cimport find_libdeflate, find_zlib, h5fast_deflate_api, h5fast_inflate_api
 from h5fast._selection cimport Selection
 from h5fast._storage cimport H5FAST_MAX_RANK, Storage, h5fast_storage
@@ -33,6 +33,7 @@ cdef extern from "deflate.h":
 cdef extern from "source.h":
     h5fast_status h5fast_source_open(h5fast_source *source, int fd, int map)
     int64_t h5fast_source_changed(const h5fast_source *source)
+    h5fast_status h5fast_source_read(const h5fast_source *source, uint64_t offset, uint64_t size, uint8_t *out, int *sys_errno) nogil
     void h5fast_source_of_memory(h5fast_source *source, const uint8_t *bytes, uint64_t size)
     void h5fast_source_close(h5fast_source *source)
 
@@ -102,6 +103,10 @@ cdef extern from "encoder.h":
     int h5fast_encoder_help(h5fast_encoder *encoder, double seconds) nogil
     void h5fast_encoder_cancel(h5fast_encoder *encoder) nogil
     const h5fast_encoded *h5fast_encoder_chunk(const h5fast_encoder *encoder, uint64_t number) nogil
+
+cdef extern from "storage.h":
+    h5fast_chunk h5fast_index_find(const h5fast_storage *storage, const h5fast_index *index, uint64_t number,
+                                   const uint64_t *coordinates) nogil
 
 cdef extern from "pool.h":
     int h5fast_pool_size()
@@ -503,3 +508,11 @@ cdef void encoder_cancel(h5fast_encoder *encoder) noexcept nogil:
 
 cdef const h5fast_encoded *encoder_chunk(const h5fast_encoder *encoder, uint64_t number) noexcept nogil:
     return h5fast_encoder_chunk(encoder, number)
+
+cdef h5fast_chunk index_find(const h5fast_storage *storage, const h5fast_index *index, uint64_t number,
+                             const uint64_t *coordinates) noexcept nogil:
+    return h5fast_index_find(storage, index, number, coordinates)
+
+cdef h5fast_status source_read(const h5fast_source *source, uint64_t offset, uint64_t size, uint8_t *out,
+                               int *sys_errno) noexcept nogil:
+    return h5fast_source_read(source, offset, size, out, sys_errno)

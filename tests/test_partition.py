@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pack_files as files
 import pytest
 
 import h5fast
+from h5fast import ReadError
+from h5fast._encode import move_chunks
 from h5fast.cli import main
+from h5fast.methods import reader_of
 
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
 
@@ -208,3 +212,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert len(tree) == 10
     with pytest.raises(SystemExit, match="2"):
         main(["partition", str(source), "train=0.5"])
+
+
+def test_moving_chunks_that_are_not_there(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "all.h5", chunk=4, compression="lzf")
+    with h5fast.File(source) as file, h5py.File(tmp_path / "part.h5", "w") as part:
+        target = part.create_dataset("image", (100, 6, 5), "u1", chunks=(4, 6, 5), compression="lzf")
+        chunks = reader_of(file["image"]).parts()[0].chunks
+        move_chunks(target.id, 0, chunks, np.array([8, 4]), str)
+        np.testing.assert_array_equal(target[:8], np.concatenate([file["image"][8:12], file["image"][4:8]]))
+        for row in (-4, 3, 100):
+            with pytest.raises(ValueError, match=f"no chunk begins with row {row}"):
+                move_chunks(target.id, 0, chunks, np.array([row]), str)
+        os.truncate(source, 1000)
+        with pytest.raises(ReadError, match="named: .*, chunk at .*the file ends before"):
+            move_chunks(target.id, 0, chunks, np.arange(0, 100, 4), lambda: "named: all.h5")

@@ -10,7 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from h5fast.methods import reader_of
 from h5fast.objects import Dataset, File
+from h5fast.outputs import Output
 from h5fast.specs import Spec
 from h5fast.splits import GROUP
 from h5fast.target import CODEC_ATTRIBUTE, ROWS_ATTRIBUTE, AtomicTarget, Plan
@@ -123,8 +125,7 @@ def _fill(source: RowFile, rows: np.ndarray, target: AtomicTarget, memory: int) 
         output.dataset.resize(len(rows), axis=0)  # once, and not for each chunk
         for moved, part in _runs(rows, chunk) if _is_movable(dataset, output.dataset) else [(False, rows)]:
             if moved:
-                for first in part[::chunk].tolist():
-                    _move(dataset, first, output)
+                _move(dataset, part[::chunk], output)
             else:
                 step = max(1, _BATCH_BYTES // max(1, fields[name].row_bytes))
                 for at in range(0, len(part), step):
@@ -152,11 +153,15 @@ def _runs(rows: np.ndarray, chunk: int) -> Iterator[tuple[bool, np.ndarray]]:
         yield False, rows[whole * chunk :]
 
 
-def _move(dataset: Dataset, first: int, output: Any) -> None:
-    """Moves the chunk that begins with a row as it is stored."""
-    offset = (first, *(0,) * (dataset.ndim - 1))
-    mask, stored = dataset.id.read_direct_chunk(offset)
-    output.add_stored(stored, mask, output.chunk_rows)
+def _move(dataset: Dataset, rows: np.ndarray, output: Output) -> None:
+    """Moves the chunks that begin with these rows as they are stored."""
+    direct = reader_of(dataset).parts()
+    if direct is not None and len(direct) == 1:
+        output.add_moved(direct[0].chunks, rows, lambda: f"{dataset.file.filename}::{dataset.name}")
+        return
+    for first in rows.tolist():
+        mask, stored = dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
+        output.add_stored(stored, mask, output.chunk_rows)
 
 
 def _attributes(thing: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from h5fast._cast cimport h5fast_cast
-from h5fast._index cimport h5fast_index
+from h5fast._index cimport h5fast_chunk, h5fast_index
 from h5fast._selection cimport Selection
 from h5fast._storage cimport H5FAST_MAX_RANK, h5fast_storage
 
@@ -185,3 +185,7 @@ cdef void encoder_start(h5fast_encoder *encoder, const uint8_t *rows, uint64_t c
 cdef int encoder_help(h5fast_encoder *encoder, double seconds) noexcept nogil
 cdef void encoder_cancel(h5fast_encoder *encoder) noexcept nogil
 cdef const h5fast_encoded *encoder_chunk(const h5fast_encoder *encoder, uint64_t number) noexcept nogil
+cdef h5fast_chunk index_find(const h5fast_storage *storage, const h5fast_index *index, uint64_t number,
+                             const uint64_t *coordinates) noexcept nogil
+cdef h5fast_status source_read(const h5fast_source *source, uint64_t offset, uint64_t size, uint8_t *out,
+                               int *sys_errno) noexcept nogil
