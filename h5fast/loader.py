@@ -367,6 +367,8 @@ class Loader:
         count = len(self._items)
         if count == 0:
             raise ValueError(f"there are no rows: rows={rows!r} selects nothing of {self._table.rows:,}")
+        if world > count:
+            raise ValueError(f"{world} processes share {count:,} rows: each needs one at least")
         if self._batch_size * world > count:
             raise ValueError(f"batch_size={self._batch_size} on {world} process(es) is more than the {count:,} rows that "
                              f"there are; pass batch_size={max(1, count // world)} or less")

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import hdf5_files as files
 import numpy as np
+from amount import examples
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
@@ -175,7 +176,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 slow = settings(deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES, report_multiple_bugs=False)
 
 
-@settings(slow, max_examples=100)
+@settings(slow, max_examples=examples(100))
 @given(st.data())
 def test_every_batch_of_every_order(data: st.DataObject) -> None:
     draw = data.draw
@@ -239,7 +240,7 @@ def test_every_batch_of_every_order(data: st.DataObject) -> None:
         assert run(batches) == last[rank][done:]
 
 
-@settings(slow, max_examples=30)
+@settings(slow, max_examples=examples(30))
 @given(st.data())
 def test_iterations_that_come_and_go(data: st.DataObject) -> None:
     """Several at once, closed, forgotten, resumed and set anew: what is kept serves whichever is next."""

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from matrix_files import ROWS, image, path, same  # noqa: F401  # fixtures, used by name
@@ -168,7 +169,7 @@ def promises_missing_rows(key: object, size: int) -> bool:
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=["none", "callable", "fused", "channels"])
-@settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(250), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_keys_mean_what_numpy_means(
     path: pathlib.Path, image: np.ndarray, normalizer: object, data: st.DataObject

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import hypothesis.strategies as st
 import numpy as np
+from amount import examples
 from hypothesis import given, settings
 
 import h5fast
@@ -26,7 +27,7 @@ def possible(files: dict[str, bytes]) -> dict[str, bytes]:
     return {path: data for path, data in files.items() if path not in folders}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(FILES, st.sampled_from(["encoded", "tree"]), st.sampled_from([None, "lzf"]))
 def test_files_come_back(files: dict[str, bytes], layout: str, codec: str | None) -> None:
     wanted = possible(files)
@@ -44,7 +45,7 @@ def test_files_come_back(files: dict[str, bytes], layout: str, codec: str | None
                 assert {path: data[first:end] for path, first, end in zip(paths, bounds, bounds[1:])} == wanted
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.integers(1, 300),
     st.integers(1, 40),

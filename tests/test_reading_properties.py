@@ -13,13 +13,14 @@ from typing import Any
 import h5py
 import hdf5_files as files
 import numpy as np
+from amount import TIMES, examples
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from oracle import answer, check, difference, expected_answer
 
 import h5fast
 
-RUN = settings(derandomize=True, deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+RUN = settings(derandomize=TIMES == 1, deadline=None, max_examples=examples(250), suppress_health_check=list(HealthCheck))
 TYPES = ["i4", ">i2", "u1", "f4", ">f8", "f2", "c8", "S3", "?", [("a", "<i2"), ("b", ">f4"), ("c", "u1", (3,))]]
 PIPELINES = {**files.PIPELINES, **files.plugin_pipelines()}
 

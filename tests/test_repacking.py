@@ -14,6 +14,7 @@ import h5py
 import hdf5_files as files
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from repack_files import snapshot, write_everything
@@ -91,7 +92,7 @@ def test_chunks_that_hold_parts_of_rows(everything: Path, tmp_path: Path) -> Non
         assert file["z/tiles"].chunks == (11, 300) and file["z/image"].chunks == (40, 16, 16, 3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_chunks_to_any_others(tmp_path: Path, data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=3), "shape"))

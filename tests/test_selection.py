@@ -7,6 +7,7 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from selection_oracle import (
@@ -30,7 +31,7 @@ from selection_oracle import (
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(shapes_and_keys())
 @example(((2, 3, 4), (0, slice(None), [1, 2])))
 @example(((2, 3, 4), (0, slice(None), [2, 1])))
@@ -253,7 +254,7 @@ def test_selection_cannot_be_made_by_hand() -> None:
 # ------------------------------------------------------------------------------------------------------------ select_rows
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.sampled_from([(0,), (1,), (5,), (6, 2), (4, 0), (3, 2, 2)]), st.data())
 def test_select_rows_agrees_with_numpy(shape, data) -> None:
     n = shape[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +44,7 @@ def changed(file: Transaction, model: bytearray, step: tuple[Any, ...], content:
         model.extend(bytes(step[1]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(_STEPS, st.integers(0, 2 ** 32 - 1))
 def test_a_file_has_the_bytes_of_its_model_and_falls_back_to_its_last_commit(steps: list[Any], seed: int) -> None:
     content = np.random.default_rng(seed).bytes(300_000)

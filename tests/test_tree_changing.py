@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tree_files import MIXED, write_encoded, write_tree
@@ -86,7 +87,7 @@ class Model:
 
 
 @pytest.mark.parametrize("write", [write_tree, write_encoded])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_a_tree_does_what_a_dictionary_does(tmp_path: Path, write: Any, steps: list[tuple[str, str, str, bytes]]) -> None:
     start = {"a/b": b"ab", "e": b"", "c d/é/a": b"deep"}

@@ -9,6 +9,7 @@ import h5py
 import hdf5_files as files
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def write_in_batches(path: Path, data: dict[str, np.ndarray], specs: dict[str, S
         writer.append({name: rows[first:] for name, rows in data.items()})
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_round_trip(tmp_path: Path, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 300), "rows")
