@@ -17,7 +17,9 @@ static const uint64_t NO_ERROR = UINT64_MAX;
 static void fail(h5fast_gather *g, h5fast_error error)
 {
     pthread_mutex_lock(&g->error_lock);
-    if (error.address < atomic_load(&g->error_at) || g->error.status == H5FAST_OK) {
+    uint64_t at = atomic_load(&g->error_at);
+    /* A damaged index may have several chunks at one place. */
+    if (error.address < at || (error.address == at && error.number < g->error.number) || g->error.status == H5FAST_OK) {
         g->error = error;
         atomic_store(&g->error_at, error.address);
     }

@@ -52,7 +52,8 @@ static void fail(h5fast_spans *read, h5fast_status status, uint64_t span, int sy
         return;
     }
     pthread_mutex_lock(&read->error_lock);
-    if (read->status == H5FAST_OK || address < atomic_load(&read->error_at)) {
+    uint64_t at = atomic_load(&read->error_at);
+    if (read->status == H5FAST_OK || address < at || (address == at && span < read->failed)) {
         read->status = status;
         read->failed = span;
         read->sys_errno = sys_errno;
