@@ -12,7 +12,7 @@ COMPILED := setup.py pyproject.toml $(wildcard src/*.c src/*.h src/*.pyx src/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all install-all frameworks check bench clean
+.PHONY: help demo test test-all install-all frameworks check asan valgrind fuzz bench clean
 
 help:
 	@echo 'make demo   train on real images from HDF5 files, and compare the reading (2 minutes, 400 MB in demo-data/)'
@@ -48,6 +48,24 @@ check: $(VENV)/installed-test
 	@$(MAKE) --no-print-directory -C tests/c sanitize tsan
 	@echo "== running h5py's own tests, as they are and through h5fast"
 	@$(RUN) tests/h5py_suite.py
+
+# The Python tests with the extension modules built anew, beside the others: what C does wrong ends the run there.
+ASAN := build/asan
+asan: $(VENV)/installed-test
+	@echo '== building under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@H5FAST_SANITIZE=address,undefined $(RUN) setup.py --quiet build_ext --build-lib $(ASAN) --build-temp $(ASAN)-objects
+	@$(RUN) -c "import shutil; shutil.copytree('h5fast', '$(ASAN)/h5fast', ignore=shutil.ignore_patterns('*.so', '__pycache__'), \
+		dirs_exist_ok=True)"
+	@echo '== running the tests of everything that runs C'
+	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONPATH=$(CURDIR)/$(ASAN) \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		$(VENV)/bin/pytest --timeout 900 -p no:cacheprovider -m 'not unsanitized'
+
+valgrind:
+	@$(MAKE) --no-print-directory -C tests/c valgrind
+
+fuzz:
+	@$(MAKE) --no-print-directory -C tests/c fuzz
 
 bench: $(VENV)/installed-test
 	@echo '== making the files to measure on, where they are missing'

@@ -24,11 +24,11 @@ typedef struct {
 
 h5fast_status h5fast_buffer_reserve(h5fast_buffer *buffer, size_t bytes)
 {
-    if (bytes <= buffer->capacity)
+    if (buffer->bytes != NULL && bytes <= buffer->capacity)
         return H5FAST_OK;
     /* Chunks differ in their encoded size: with some to spare the next one that is a little larger fits too. What was there
      * is of no use, and goes first. */
-    size_t roomy = bytes + bytes / 8;
+    size_t roomy = bytes > 0 ? bytes + bytes / 8 : 1; /* also no bytes are somewhere: a damaged chunk may have none */
     free(buffer->bytes);
     buffer->bytes = malloc(roomy);
     buffer->capacity = buffer->bytes != NULL ? roomy : 0;
