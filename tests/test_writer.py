@@ -136,6 +136,34 @@ def test_nothing_of_a_wrong_batch_is_taken(tmp_path: Path, batch: Any, kind: typ
         assert file["image"][...].all() and file["label"][...].tolist() == [1, 2, 3, 0, 1, 2, 3, 4]
 
 
+PAIR = np.dtype([("a", "i1"), ("b", "f4")])
+
+
+@pytest.mark.parametrize(("dtype", "rows", "kind", "text"), [
+    (str, ["fine", "a\0b"], ValueError, "NUL"), (str, [b"fine", b"a\0b"], ValueError, "NUL"), (str, ["fine", 1], TypeError, "of type int"),
+    (str, [None], TypeError, "NoneType"), (str, ["\ud800"], ValueError, "UTF-8"), (str, [["a"]], TypeError, "list"),
+    (h5py.vlen_dtype("f4"), [None], ValueError, "one axis"), (h5py.vlen_dtype("f4"), [[[1, 2], [3, 4]]], ValueError, r"\(2, 2\)"),
+    (h5py.vlen_dtype("u1"), [[1], [300]], ValueError, "cannot hold 300"), (h5py.vlen_dtype("u1"), [["a"]], TypeError, "convert"),
+    (h5py.ref_dtype, [1], TypeError, "references"), ("f4", [1e300], ValueError, "too large"), ("f2", np.float32([7e4]), ValueError, "too large"),
+    (PAIR, np.array([(300, 1)], [("a", "i4"), ("b", "f4")]), ValueError, r"x\.a.*cannot hold 300"),
+    (PAIR, np.array([(3, 1)], [("a", "i1"), ("c", "f4")]), TypeError, "members a, b, not a, c")])
+def test_an_element_that_hdf5_would_refuse_later(tmp_path: Path, dtype: Any, rows: Any, kind: type[Exception], text: str) -> None:
+    """Or wrap, or cut, or crash at: h5py sees elements of variable length when their chunk is written, many batches later."""
+    with Writer(tmp_path / "w.h5", {"x": Spec((), dtype), "n": LABEL}) as writer:
+        with pytest.raises(kind, match=text):
+            writer.append(x=rows, n=np.zeros(len(rows), "i8"))
+        writer.append(x=np.empty(0, "S1" if dtype is str else dtype), n=[])
+    with h5py.File(tmp_path / "w.h5") as file:
+        assert len(file["x"]) == len(file["n"]) == 0
+
+
+def test_members_of_compounds_go_by_their_names(tmp_path: Path) -> None:
+    with Writer(tmp_path / "w.h5", {"x": Spec((), PAIR)}) as writer:
+        writer.append(x=np.array([(2.5, 1)], [("b", "f8"), ("a", "i8")]))
+    with h5py.File(tmp_path / "w.h5") as file:
+        assert file["x"][0].tolist() == (1, 2.5)
+
+
 def test_fewer_rows_than_announced(tmp_path: Path) -> None:
     path = tmp_path / "w.h5"
     with pytest.raises(ValueError, match="3 of the 8 announced"):
