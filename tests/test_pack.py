@@ -292,6 +292,33 @@ def test_tables_become_fields(tmp_path: Path) -> None:
         assert table["name"][7] == b"row 7" and table["n"].dtype == np.int64
 
 
+def test_numbers_of_a_table_are_not_rounded(tmp_path: Path) -> None:
+    """What float64 cannot hold stays text, and int64 takes all that it can."""
+    (tmp_path / "t.csv").write_text("id,some,late,value\n9223372036854775807,9007199254740993,9007199254740993,1\n-5,,3,\n7,8,1.5,1e3\n")
+    h5fast.pack(tmp_path / "t.csv", tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["id"][()].tolist() == [9223372036854775807, -5, 7]
+        assert file["some"][()].tolist() == [b"9007199254740993", b"", b"8"]
+        assert file["late"][()].tolist() == [b"9007199254740993", b"3", b"1.5"]
+        np.testing.assert_array_equal(file["value"][()], [1, np.nan, 1000])
+
+
+def test_arrays_of_an_archive_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from h5fast.packing import tables
+
+    monkeypatch.setattr(tables, "_BATCH_BYTES", 100)
+    arrays = {"x": np.arange(300.0).reshape(100, 3), "y": np.asfortranarray(np.arange(200).reshape(100, 2)), "z": np.arange(100) % 2 == 0}
+    for write in (np.savez, np.savez_compressed):
+        write(tmp_path / "t.npz", **arrays)
+        h5fast.pack(tmp_path / "t.npz", tmp_path / "out.h5", overwrite=True)
+        with h5py.File(tmp_path / "out.h5") as file:
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(file[name][()], array)
+    found = tables._read_npz(tmp_path / "t.npz")
+    np.testing.assert_array_equal(np.concatenate([batch["y"] for batch in found.batches(37)]), arrays["y"][37:])
+    np.testing.assert_array_equal(np.concatenate([batch["x"] for batch in found.batches(37)]), arrays["x"][37:])
+
+
 def test_parquet_becomes_fields(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
@@ -305,3 +332,13 @@ def test_parquet_becomes_fields(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["n"][()].tolist() == list(range(20)) and file["name"][4] == b"row 4"
         np.testing.assert_array_equal(file["pair"][()], np.arange(40, dtype="f4").reshape(20, 2))
+    lacking = arrow.array([[1.0, 2.0], None, [3.0, 4.0]], arrow.list_(arrow.float32(), 2))
+    parquet.write_table(arrow.table({"pair": lacking}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: column 'pair' has rows without a list"):
+        h5fast.pack(tmp_path / "t.parquet", tmp_path / "out.h5", overwrite=True)
+    parquet.write_table(arrow.table({"n": arrow.array([1, None])}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"'n' has rows without a value"):
+        h5fast.pack(tmp_path / "t.parquet", tmp_path / "out.h5", overwrite=True)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(ValueError, match=r"t\.parquet"):
+        h5fast.pack(tmp_path / "t.parquet", tmp_path / "out.h5", overwrite=True)

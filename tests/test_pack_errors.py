@@ -171,14 +171,62 @@ def test_the_output_may_lie_in_the_folder(tmp_path: Path) -> None:
         ("", "name the columns"),
         ("a\n", "no rows"),
         ("a/b\n1\n", "'a/b', which no dataset can be"),
+        ("a\nx\0y\n", "line 2: column 'a' has a NUL"),
+        ("a\n" + "x" * 200_000 + "\n", "no CSV in UTF-8: field larger"),
+        ("a\nM\udcfcller\n", "no CSV in UTF-8"),
     ],
 )
 def test_tables_that_are_wrong(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=r"t\.csv") as caught:
         h5fast.pack(tmp_path / "t.csv", tmp_path / "out.h5")
     assert message in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
+
+
+def test_arrays_that_are_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    for array, message in (
+        (np.zeros((3, 0)), "rows hold nothing"),
+        (np.zeros(3, [("a", "U3")]), "no type"),
+        (np.zeros(3, object), "no type"),
+        (np.float32(3), "same number of rows"),
+    ):
+        np.savez(path, x=array)
+        with pytest.raises((ValueError, h5fast.UnsupportedError), match=rf"t\.npz.*{message}"):
+            h5fast.pack(path, tmp_path / "out.h5")
+    np.savez(path, x=np.arange(1000))
+    damaged = bytearray(path.read_bytes())
+    damaged[3000] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(h5fast.ReadError, match="damaged"):
+        h5fast.pack(path, tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_archives_that_say_what_is_wrong_in_another_way(tmp_path: Path) -> None:
+    """bz2 raises a bare OSError, zip NotImplementedError of a version from the future; both have to name the archive."""
+    files.write_tar(tmp_path / "a.tar.bz2", files.images(40), "w:bz2")
+    damaged = bytearray((tmp_path / "a.tar.bz2").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (tmp_path / "a.tar.bz2").write_bytes(damaged)
+    archive = files.write_zip(tmp_path / "a.zip", files.images(2))
+    later = bytearray(archive.read_bytes())
+    later[later.index(b"PK\1\2") + 6] = 177  # the version needed to extract it
+    archive.write_bytes(later)
+    for name in ("a.tar.bz2", "a.zip"):
+        with pytest.raises(h5fast.ReadError, match=f"damaged or cut off.*{name}"):
+            h5fast.pack(tmp_path / name, tmp_path / "out.h5", layout="tree", overwrite=True)
+
+
+def test_zip_without_times(tmp_path: Path) -> None:
+    """Some programs write the day 0 of the month 0, which no calendar has."""
+    archive = files.write_zip(tmp_path / "a.zip", {"a": b"1"})
+    data = archive.read_bytes()
+    archive.write_bytes(data.replace((1 << 5 | 1).to_bytes(2, "little"), b"\0\0"))
+    assert h5fast.pack(archive, tmp_path / "out.h5", layout="tree", metadata=True).count == 1
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert "Modified" not in file["a"].attrs
 
 
 def test_label_tables_that_are_wrong(tmp_path: Path) -> None:
@@ -188,6 +236,19 @@ def test_label_tables_that_are_wrong(tmp_path: Path) -> None:
         h5fast.pack(found, tmp_path / "out.h5", labels=tmp_path / "short.csv")
     done = h5fast.pack(found, tmp_path / "out.h5", labels={path: 5 for path, _ in found[1:]})
     assert done.count == 3 and "no class" in done.problems[0].reason
+    for label, kind in ((1 << 64, TypeError), ("a\0b", ValueError), (1.5, TypeError)):
+        with pytest.raises(kind, match="the class of"):
+            h5fast.pack(found, tmp_path / "wrong.h5", labels=lambda path, label=label: label)
+        assert not list(tmp_path.glob("wrong*"))
+
+
+def test_labels_of_a_former_file_are_not_left(tmp_path: Path) -> None:
+    """They lie beside the file, where they would be read as those of the new one."""
+    found = list(files.images(4).items())
+    h5fast.pack(found, tmp_path / "out.h5")
+    assert (tmp_path / "out_h5_labels.json").exists()
+    h5fast.pack(found, tmp_path / "out.h5", labels=None, overwrite=True)
+    assert not (tmp_path / "out_h5_labels.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -205,6 +266,9 @@ def test_label_tables_that_are_wrong(tmp_path: Path) -> None:
         {"memory": "much"},
         {"codec": "lzq"},
         {"ext": ""},
+        {"name": "label"},
+        {"name": "/path"},
+        {"name": "class_names"},
     ],
 )
 def test_options_that_mean_nothing(options: dict[str, object], tmp_path: Path) -> None:

@@ -194,6 +194,15 @@ def test_what_cannot_be_shared_out(tmp_path: Path) -> None:
         h5fast.partition(iter([("a", b"1")]), {"a": tmp_path / "c.h5"})
 
 
+def test_command_tells_what_could_not_be_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {**files.images(20), "china/0/empty.png": b""}
+    folder = files.write_folder(tmp_path / "f", found)
+    parts = [f"{name}={tmp_path / name}.h5:0.5" for name in ("a", "b")]
+    assert main(["partition", str(folder), *parts, "--layout", "stack"]) == 1
+    said = capsys.readouterr()
+    assert "china/0/empty.png: is empty" in said.err and "1 could not be packed" in said.err
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_rows(tmp_path / "all.h5")
     assert main(["partition", str(source), f"train={tmp_path}/train.h5:0.8", f"test={tmp_path}/test.h5:0.2"]) == 0

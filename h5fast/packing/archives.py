@@ -11,6 +11,7 @@ import lzma
 import os
 import posixpath
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -133,7 +134,14 @@ class TarSource:
                     while plain.read(_BUFFER):
                         pass  # to the end: the checksum of the stream stands there
             except _DAMAGE as error:
-                raise ReadError(errno.EIO, f"the archive is damaged or cut off: {error}", self.name) from error
+                raise self._damaged(error) from error
+            except OSError as error:
+                if error.filename is not None or error.errno is not None:
+                    raise  # the system's, not of what the file holds
+                raise self._damaged(error) from error  # bz2 tells damage so
+
+    def _damaged(self, error: Exception) -> ReadError:
+        return ReadError(errno.EIO, f"the archive is damaged or cut off: {error}", self.name)
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -171,7 +179,7 @@ class ZipSource:
     def _opened(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.name)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
             raise ReadError(errno.EIO, f"the archive is damaged or cut off: {error}", self.name) from error
 
     def total(self) -> int | None:
@@ -201,6 +209,14 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member | Pro
         path,
         info.file_size,
         lambda: cast(BinaryIO, archive.open(info)),
-        modified=calendar.timegm((*info.date_time, 0, 0, 0)),
+        modified=_zip_time(info),
         permissions=mode or None,
     )
+
+
+def _zip_time(info: zipfile.ZipInfo) -> int | None:
+    """Seconds since 1970, as if the clock had shown UTC; None for the day 0 that archives without times have."""
+    year, month, day, *clock = info.date_time
+    if not 1 <= month <= 12:
+        return None
+    return calendar.timegm((year, month, day, *clock, 0, 0, 0))

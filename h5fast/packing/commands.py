@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from h5fast.packing.members import Problem
 from h5fast.packing.options import LAYOUTS, Options
-from h5fast.packing.pack import Packed, pack
+from h5fast.packing.pack import pack
 from h5fast.packing.partition import partition
 from h5fast.sizes import format_bytes, parse_bytes
 
@@ -139,16 +141,16 @@ def _run_pack(options: argparse.Namespace) -> int:
         print(
             f"{done.path}: {done.count:,} packed as {done.layout}, {format_bytes(done.read)} in a file of {format_bytes(done.stored)}{rate}"
         )
-    return _tell_problems(done)
+    return _tell_problems(done.problems)
 
 
-def _tell_problems(done: Packed) -> int:
-    for problem in done.problems[:_SHOWN]:
+def _tell_problems(problems: Sequence[Problem]) -> int:
+    for problem in problems[:_SHOWN]:
         print(f"h5fast: {problem}", file=sys.stderr)
-    if done.problems:
-        more = f", of which {_SHOWN} are told" if len(done.problems) > _SHOWN else ""
-        print(f"h5fast: {len(done.problems):,} could not be packed{more}", file=sys.stderr)
-    return _FOUND_WRONG if done.problems else 0
+    if problems:
+        more = f", of which {_SHOWN} are told" if len(problems) > _SHOWN else ""
+        print(f"h5fast: {len(problems):,} could not be packed{more}", file=sys.stderr)
+    return _FOUND_WRONG if problems else 0
 
 
 def add_partition(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -197,7 +199,7 @@ def _run_partition(options: argparse.Namespace) -> int:
     )
     for name, count in done.counts.items():
         print(f"{name}: {count:,}" + ("" if parts[name] is None else f" in {parts[name]}"))
-    return 0
+    return _tell_problems(done.problems)
 
 
 def _part(text: str) -> tuple[str, str | None, float]:

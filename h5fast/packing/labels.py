@@ -27,8 +27,12 @@ def labels_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_labels(path: str | os.PathLike[str], numbers: Mapping[str, int]) -> Path:
-    """Writes the numbers of the classes of a file as JSON beside it, in one step; returns where."""
+    """Writes the numbers of the classes of a file as JSON beside it, in one step; returns where. Without classes, there is no such
+    file afterwards: those of a former file would be read as this one's."""
     where = labels_path(path)
+    if not numbers:
+        where.unlink(missing_ok=True)
+        return where
     part = where.with_name(where.name + ".partial")
     part.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape")
     os.replace(part, where)
@@ -63,7 +67,7 @@ class Labels:
 
         Raises:
             KeyError: the table has no class for it.
-            TypeError: the function gave something else.
+            TypeError, ValueError: the function gave something else.
         """
         if member.label is not None:
             found = member.label
@@ -76,11 +80,13 @@ class Labels:
             found = self._function(member.path)
         else:
             return _folder(member.path, self.kind)
+        if isinstance(found, str) and "\0" in found:
+            raise ValueError(f"the class of {member.path!r} is {found!r}, and a NUL is where text in HDF5 ends")
         if found is None or isinstance(found, str):
             return found
-        if isinstance(found, (int, np.integer)) and not isinstance(found, bool):
+        if isinstance(found, (int, np.integer)) and not isinstance(found, bool) and -(1 << 63) <= found < 1 << 63:
             return int(found)
-        raise TypeError(f"the class of {member.path!r} is a text, a whole number or None, not {found!r}")
+        raise TypeError(f"the class of {member.path!r} is a text, a whole number of 64 bits or None, not {found!r}")
 
 
 def _folder(path: str, kind: str) -> str | None:
@@ -92,6 +98,13 @@ def _folder(path: str, kind: str) -> str | None:
 
 def _read_csv(path: Path) -> dict[str, str]:
     """Paths and classes: the columns "path" and "label" where the first line calls two so, else the first two."""
+    try:
+        return _parse_csv(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no CSV in UTF-8: {error}") from error
+
+
+def _parse_csv(path: Path) -> dict[str, str]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
         first = next(rows, None)

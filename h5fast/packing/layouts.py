@@ -137,6 +137,8 @@ class StackSink:
 
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
         if self._writer is None:
+            if not found[0][1].size:
+                raise Unfit(f"{found[0][0].path} is of shape {found[0][1].shape}: a row of a stack holds something")
             self._begin(found[0][1].shape, found[0][1].dtype, found[0][0].path)
         assert self._writer is not None and self._spec is not None
         for member, row, _ in found:

@@ -22,6 +22,9 @@ __all__ = ["LAYOUTS", "Options"]
 
 LAYOUTS = ("stack", "encoded", "tree")
 
+# Datasets that lie beside the images of a stack.
+_BESIDE = ("path", "label", "class_names")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -53,6 +56,8 @@ class Options:
             raise ValueError("layout 'encoded' holds the files' own bytes: decode and reader are for 'stack' and 'tree'")
         if not self.decodes and (self.resize is not None or self.pad is not None):
             raise ValueError(f"resize and pad are for decoded images, and layout {self.layout!r} holds the files' own bytes")
+        if self.layout == "stack" and self.name.strip("/").partition("/")[0] in _BESIDE:
+            raise ValueError(f"name is that of the images, and {', '.join(_BESIDE)} lie beside them: not {self.name!r}")
         if self.jobs is not None and operator.index(self.jobs) < 1:
             raise ValueError(f"jobs is at least 1, not {self.jobs}")
         Spec((), "uint8", codec=self.resolved_codec, chunk_rows=self.chunk_rows)

@@ -183,8 +183,7 @@ def pack(
         route = Route(opened, {"": sink}, lambda _: "", handling)
         write_all(route, {path: sink}, failed)
     classes = sink.classes.numbers()
-    if classes and handling.labels.kind != "none":
-        write_labels(path, classes)
+    write_labels(path, classes if handling.labels.kind != "none" else {})
     return Packed(
         path,
         layout,

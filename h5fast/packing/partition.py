@@ -195,6 +195,5 @@ def _of_members(
         route = Route(opened, sinks, lambda path: part_of.get(hash(path)), options.handling(bar.tell))
         write_all(route, {paths[name]: sink for name, sink in sinks.items()}, {})
     for name, sink in sinks.items():
-        if sink.classes.found and handling.labels.kind != "none":
-            write_labels(paths[name], sink.classes.numbers())
+        write_labels(paths[name], sink.classes.numbers() if handling.labels.kind != "none" else {})
     return Partitioned({name: sink.count for name, sink in sinks.items()}, rows, tuple(route.problems))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import importlib.util
+import itertools
+import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import h5py
 import numpy as np
 
-from h5fast.errors import UnsupportedError
+from h5fast.errors import ReadError, UnsupportedError
 from h5fast.packing.layouts import Output
 from h5fast.specs import Spec
 from h5fast.target import partial_path
@@ -23,6 +29,10 @@ __all__ = ["is_table", "pack_columns"]
 # Rows of a table are taken some MiB, or this many, at a time.
 _BATCH_BYTES, _BATCH_ROWS = 4 << 20, 1 << 14
 _FLUSH_BYTES = 1 << 30
+# Whole numbers up to here are all different in float64.
+_EXACT = 1 << 53
+# Longer than any number is written.
+_MOST_DIGITS = 400
 
 
 @dataclass(frozen=True)
@@ -88,22 +98,25 @@ def _row_slices(first: int, rows: int, row_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _from_arrays(source: Path, arrays: Mapping[str, np.ndarray]) -> Table:
-    lengths = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
-    if not arrays or None in lengths.values() or len(set(lengths.values())) > 1:
+def _common_rows(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    lengths = {name: shape[0] if shape else None for name, shape in shapes.items()}
+    if not shapes or None in lengths.values() or len(set(lengths.values())) > 1:
         raise ValueError(f"{source}: its arrays have to have the same number of rows, and have {lengths or 'none'}")
-    for name, array in arrays.items():
-        if array.dtype.hasobject or array.dtype.kind in "mM":
-            raise UnsupportedError(f"{source}: {name!r} is of {array.dtype}, for which HDF5 has no type")
-    rows = next(iter(arrays.values())).shape[0]
-    fields = {name: (array.shape[1:], str if array.dtype.kind == "U" else array.dtype) for name, array in arrays.items()}
-    width = sum(array.nbytes for array in arrays.values()) // max(1, rows)
+    return next(iter(shapes.values()))[0]
 
-    def batches(first: int) -> Iterator[dict[str, Any]]:
-        for part in _row_slices(first, rows, width):
-            yield {name: array[part] for name, array in arrays.items()}
 
-    return Table(fields, rows, batches)
+def _array_field(source: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[tuple[int, ...], Any]:
+    if 0 in shape[1:]:
+        raise ValueError(f"{source}: {name!r} is of shape {shape}: its rows hold nothing")
+    if dtype.kind == "U":
+        return shape[1:], str
+    try:
+        if dtype.hasobject or dtype.kind in "mM":
+            raise TypeError
+        h5py.h5t.py_create(dtype, logical=True)
+    except TypeError:
+        raise UnsupportedError(f"{source}: {name!r} is of {dtype}, for which HDF5 has no type") from None
+    return shape[1:], dtype
 
 
 def _read_npy(source: Path) -> Table:
@@ -111,15 +124,80 @@ def _read_npy(source: Path) -> Table:
         array = np.load(source, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{source}: no .npy file that can be read: {error}") from error
-    return _from_arrays(source, {"data": array})
+    rows = _common_rows(source, {"data": array.shape})
+
+    def batches(first: int) -> Iterator[dict[str, Any]]:
+        for part in _row_slices(first, rows, array.nbytes // max(1, rows)):
+            yield {"data": array[part]}
+
+    return Table({"data": _array_field(source, "data", array.shape, array.dtype)}, rows, batches)
 
 
 def _read_npz(source: Path) -> Table:
+    """The arrays of an archive, which are never in memory as wholes (but for those in Fortran's order)."""
+    with _damage_named(source), zipfile.ZipFile(source) as archive:
+        heads = {info.filename.removesuffix(".npy"): _npy_head(source, archive, info) for info in archive.infolist()}
+    rows = _common_rows(source, {name: shape for name, (shape, _, _) in heads.items()})
+    fields = {name: _array_field(source, name, shape, dtype) for name, (shape, _, dtype) in heads.items()}
+    width = sum(math.prod(shape) * dtype.itemsize for shape, _, dtype in heads.values()) // max(1, rows)
+
+    def batches(first: int) -> Iterator[dict[str, Any]]:
+        with _damage_named(source), zipfile.ZipFile(source) as archive, contextlib.ExitStack() as opened:
+            arrays = {name: _streamed(opened.enter_context(archive.open(f"{name}.npy")), first) for name in heads}
+            for part in _row_slices(first, rows, width):
+                yield {name: read(part.stop - part.start) for name, read in arrays.items()}
+
+    return Table(fields, rows, batches)
+
+
+@contextlib.contextmanager
+def _damage_named(source: Path) -> Iterator[None]:
     try:
-        with np.load(source, allow_pickle=False) as found:
-            return _from_arrays(source, {name: found[name] for name in found.files})
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source}: {error}") from error
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ReadError(errno.EIO, f"is damaged: {error}", str(source)) from error
+
+
+_Head = tuple[tuple[int, ...], bool, np.dtype]  # shape, whether in Fortran's order, type
+
+
+def _npy_head(source: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Head:
+    if not info.filename.endswith(".npy"):
+        raise ValueError(f"{source}: {info.filename!r} is no array")
+    with archive.open(info) as file:
+        try:
+            return _read_head(file)
+        except ValueError as error:
+            raise ValueError(f"{source}: {info.filename!r} is no array that can be read: {error}") from error
+
+
+def _read_head(file: IO[bytes]) -> _Head:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _streamed(file: IO[bytes], first: int) -> Callable[[int], np.ndarray]:
+    """What reads so many rows of an array on, beginning with row `first`."""
+    shape, in_columns, dtype = _read_head(file)
+    row_bytes = math.prod(shape[1:]) * dtype.itemsize
+    if in_columns and len(shape) > 1:
+        whole = np.frombuffer(file.read(shape[0] * row_bytes), dtype).reshape(shape[::-1]).T
+        places = itertools.count(first)
+        return lambda count: whole[[next(places) for _ in range(count)]]
+    left = first * row_bytes
+    while left:
+        left -= len(file.read(min(left, _BATCH_BYTES)) or _ended(file))
+
+    def read(count: int) -> np.ndarray:
+        data = file.read(count * row_bytes)
+        return np.frombuffer(data if len(data) == count * row_bytes else _ended(file), dtype).reshape(count, *shape[1:])
+
+    return read
+
+
+def _ended(file: IO[bytes]) -> bytes:
+    raise EOFError(f"{file.name} is shorter than it says")
 
 
 def _read_csv(source: Path) -> Table:
@@ -146,44 +224,64 @@ def _read_csv(source: Path) -> Table:
     return Table({name: ((), dtypes[kind]) for name, kind in zip(names, kinds)}, rows, batches)
 
 
-def _csv_rows(source: Path) -> Iterator[tuple[int, list[str]]]:
-    """All lines but the first, with their numbers."""
+def _csv_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """All lines, with their numbers."""
     with open(source, newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
-        next(rows, None)
-        for row in rows:
-            if row:
+        try:
+            for row in rows:
                 yield rows.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{source}, line {rows.line_num + 1}: is no CSV in UTF-8: {error}") from error
+
+
+def _csv_rows(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """All lines but the first and empty ones, with their numbers."""
+    return (found for found in itertools.islice(_csv_lines(source), 1, None) if found[1])
 
 
 def _look_at_csv(source: Path) -> tuple[list[str], list[str], int]:
     """Names of the columns, what each is ("i", "f" or "s"), and how many rows there are."""
-    with open(source, newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
+    names = next(_csv_lines(source), (1, []))[1]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{source}: its first line has to name the columns, each differently, and is {names}")
     kinds, count = ["i"] * len(names), 0
+    exact = [True] * len(names)  # whether float64 holds all whole numbers so far
     for line, row in _csv_rows(source):
         if len(row) != len(names):
             raise ValueError(f"{source}, line {line}: has {len(row)} of the {len(names)} columns that the first line names")
         count += 1
         for place, text in enumerate(row):
-            if kinds[place] != "s" and not _fits(text.strip(), kinds[place]):
-                kinds[place] = "f" if kinds[place] == "i" and _fits(text.strip(), "f") else "s"
+            if kinds[place] != "s":
+                kinds[place], exact[place] = _kind_with(text.strip(), kinds[place], exact[place])
+            if "\0" in text:
+                raise ValueError(f"{source}, line {line}: column {names[place]!r} has a NUL, where text in HDF5 ends")
     if not count:
         raise ValueError(f"{source}: has no rows")
     return names, kinds, count
 
 
-def _fits(text: str, kind: str) -> bool:
-    if kind == "i":
-        digits = text.removeprefix("-").removeprefix("+")
-        return digits.isascii() and digits.isdecimal() and len(digits) <= 18  # of any 18 digits int64 has room
+def _kind_with(text: str, kind: str, exact: bool) -> tuple[str, bool]:
+    """What a column of this kind is, and whether it is exact in float64, when it has this text too. Nothing is rounded: long whole
+    numbers beside what is none stay text."""
+    number = _whole(text)
+    exact = exact and (number is None or abs(number) <= _EXACT)
+    if kind == "i" and number is not None and -(1 << 63) <= number < 1 << 63:
+        return "i", exact
+    return ("f" if exact and _is_float(text) else "s"), exact
+
+
+def _whole(text: str) -> int | None:
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < _MOST_DIGITS else None
+
+
+def _is_float(text: str) -> bool:
     try:
         float(text or "nan")
     except ValueError:
         return False
-    return "_" not in text
+    return "_" not in text and len(text) < _MOST_DIGITS
 
 
 def _read_parquet(source: Path) -> Table:
@@ -227,6 +325,8 @@ def _arrow_field(source: Path, column: Any) -> tuple[tuple[int, ...], Any]:
 
 def _from_arrow(source: Path, name: str, column: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     for _ in shape:
+        if column.null_count:  # flatten() would leave them out
+            raise ValueError(f"{source}: column {name!r} has rows without a list, where all have to have one of {shape}")
         column = column.flatten()
     if column.null_count and dtype is not str and np.dtype(dtype).kind != "f":
         raise ValueError(f"{source}: column {name!r} has rows without a value, which {dtype} cannot hold")
