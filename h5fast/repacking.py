@@ -129,7 +129,8 @@ def repack(source: str | os.PathLike[str], out: str | os.PathLike[str] | None = 
     if out is not None and target.exists() and os.path.samefile(path, target):
         raise ValueError(f"{target}: is the file itself; without out, it is repacked in place")
     budget = parse_bytes(memory)
-    check_access(access)
+    wish = _Wish(chunk_rows, chunks, codec, shuffle, access, budget)
+    wish.check()
     before = os.stat(path)
     former = get_num_threads()
     try:
@@ -137,7 +138,7 @@ def repack(source: str | os.PathLike[str], out: str | os.PathLike[str] | None = 
             set_num_threads(threads)
         with open_file(str(path)) as file:
             _check_not_written(path)
-            recipes = dict(_recipes(file, paths, _Wish(chunk_rows, chunks, codec, shuffle, access, budget)))
+            recipes = dict(_recipes(file, paths, wish))
             _check_place(target, replace=out is None or overwrite, overwrite=overwrite)
             return _Rewrite(file, path, target, recipes, budget).run(before, verify=verify, replace=out is None or overwrite)
     finally:
@@ -154,6 +155,14 @@ class _Wish:
     shuffle: bool | None
     access: str
     memory: int
+
+    def check(self) -> None:
+        """Raises what :class:`Spec` raises of options that mean nothing, whatever datasets the file has."""
+        check_access(self.access)
+        if self.codec == "keep" and self.shuffle is not None:
+            raise ValueError("shuffle is part of the filters that codec='keep' keeps: say which codec it shall go with")
+        Spec((), "u1", chunk_rows="auto" if self.chunk_rows == "keep" else self.chunk_rows,
+             codec=None if self.codec == "keep" else self.codec)
 
 
 def _check_place(target: Path, *, replace: bool, overwrite: bool) -> None:
@@ -259,8 +268,6 @@ def _recipe(dataset: h5py.Dataset, wish: _Wish) -> NewLayout:
 def _spec(dataset: h5py.Dataset, wish: _Wish) -> Spec:
     rows: Any = "auto" if wish.chunk_rows == "keep" else wish.chunk_rows
     if wish.codec == "keep":
-        if wish.shuffle is not None:
-            raise ValueError("shuffle is part of the filters that codec='keep' keeps: say which codec it shall go with")
         return Spec.of(dataset, chunk_rows=rows)
     return Spec(dataset.shape[1:], dataset.dtype, chunk_rows=rows, codec=wish.codec, shuffle=wish.shuffle,
                 fletcher32=bool(dataset.fletcher32))

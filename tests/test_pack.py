@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pack_files as files
 import pytest
 
 import h5fast
+from h5fast.cli import main
 
 COUNT = 40
 
@@ -200,6 +203,25 @@ def test_classes_of_a_tree_that_are_no_folders(tmp_path: Path) -> None:
         assert done.classes == {"cat": 0, "dog": 1}
         with h5py.File(tmp_path / f"{number}.h5") as file:
             assert [file[path].attrs["label"] for path in "ab"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("layout", ["tree", "encoded"])
+def test_empty_folders_come_back(layout: str, tmp_path: Path) -> None:
+    folder = files.write_folder(tmp_path / "f", {"a/b/file": b"1", "a/empty.jpg": b""})
+    for path in ("a/none", "deep/er/est", "deep/other"):
+        (folder / path).mkdir(parents=True)
+    with tarfile.open(tmp_path / "f.tar", "w") as archive:
+        archive.add(folder, ".")
+    shutil.make_archive(str(tmp_path / "f"), "zip", folder)
+    there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    for source in ("f", "f.tar", "f.zip"):
+        done = h5fast.pack(tmp_path / source, tmp_path / "out.h5", layout=layout, overwrite=True, metadata=source != "f")
+        assert done.count == 2 and done.problems == ()
+        assert main(["extract", str(tmp_path / "out.h5"), "-C", str(tmp_path / f"{source}.out"), "--quiet"]) == 0
+        assert sorted(str(path.relative_to(tmp_path / f"{source}.out")) for path in (tmp_path / f"{source}.out").rglob("*")) == there
+    h5fast.pack(folder, tmp_path / "out.h5", layout=layout, overwrite=True, glob="*/b/*")
+    with h5fast.FileTree(tmp_path / "out.h5") as tree:
+        assert tree.ls("/a") == ["b"], "where a choice was made, folders are none of it"
 
 
 def test_links_lead_to_files(tmp_path: Path) -> None:

@@ -130,8 +130,14 @@ def test_images_that_cannot_be_decoded(jobs: int, tmp_path: Path, capsys: pytest
     assert "china/" in capsys.readouterr().err and not (tmp_path / "strict.h5").exists()
 
 
-def test_empty_images_in_layouts_of_bytes(tmp_path: Path) -> None:
-    done = h5fast.pack([("a.jpg", b""), ("b.txt", b"")], tmp_path / "out.h5", layout="encoded")
+def test_empty_images(tmp_path: Path) -> None:
+    """Files like any others where bytes are kept, and no rows of a stack."""
+    found = {"a.jpg": b"", "b.txt": b"", **files.images(1)}
+    for layout in ("encoded", "tree"):
+        assert h5fast.pack(list(found.items()), tmp_path / "out.h5", layout=layout, overwrite=True).problems == ()
+        with h5fast.FileTree(tmp_path / "out.h5") as tree:
+            assert tree.read_many(found) == list(found.values())
+    done = h5fast.pack(list(found.items()), tmp_path / "out.h5", ext=["jpg", "png"], overwrite=True)
     assert done.count == 1 and str(done.problems[0]) == "a.jpg: is empty: it has 0 bytes"
 
 
@@ -359,6 +365,36 @@ def test_resume_with_other_options(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "whole.h5") as two:
         np.testing.assert_array_equal(one["image"][()], two["image"][()])
         np.testing.assert_array_equal(one["label"][()], two["label"][()])
+
+
+@pytest.mark.parametrize("layout", ["stack", "encoded", "tree"])
+def test_resume_from_another_source(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was packed before and what comes now would be a file that nobody asked for."""
+    from h5fast.packing import routing
+
+    monkeypatch.setattr(routing, "_FLUSH_BYTES", 1000)
+    found = files.images(200)
+    cut = files.write_tar(tmp_path / "a.tar", found)
+    cut.write_bytes(cut.read_bytes()[:-9000])
+    with pytest.raises(h5fast.ReadError, match="cut off"):
+        h5fast.pack(cut, tmp_path / "out.h5", layout=layout)
+    paths = list(found)
+    others = [
+        {f"x/{path}": data for path, data in found.items()},
+        {path: found[path] for path in paths[1:]},
+        {path: found[path] for path in paths[:4]},
+        {path: data + (b"more" if path == paths[4] else b"") for path, data in found.items()},
+        {path: found[path] for path in (*paths[1:], paths[0])},
+    ]
+    for other in others:
+        with pytest.raises(h5fast.ReadError, match=r"other files.*out\.h5"):
+            h5fast.pack(list(other.items()), tmp_path / "out.h5", layout=layout, resume=True)
+    assert h5fast.pack(list(found.items()), tmp_path / "out.h5", layout=layout, resume=True).count == 200
+    h5fast.pack(list(found.items()), tmp_path / "whole.h5", layout=layout)
+    with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "whole.h5") as two:
+        for name in two:
+            if isinstance(two[name], h5py.Dataset):
+                np.testing.assert_array_equal(one[name][()], two[name][()])
 
 
 @pytest.mark.parametrize("layout", ["stack", "encoded"])

@@ -275,6 +275,26 @@ def test_refused(everything: Path, tmp_path: Path, options: dict[str, Any], erro
     assert only(tmp_path)
 
 
+def test_options_mean_nothing_whatever_the_file_has(tmp_path: Path) -> None:
+    path = files.write(tmp_path / "f.h5", files.content((3,), "<f8"))
+    for options in ({"codec": "lzw"}, {"codec": ("gzip", 10)}, {"chunk_rows": 0}, {"shuffle": True}, {"codec": 5}):
+        with pytest.raises(ValueError):
+            repack(path, tmp_path / "o.h5", **options)
+    assert only(tmp_path, "f.h5")
+
+
+def test_what_h5py_cannot_read_is_copied_and_not_compared(tmp_path: Path) -> None:
+    """Lists of times, as PyTables writes them."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        h5py.h5d.create(file.id, b"times", h5py.h5t.vlen_create(h5py.h5t.UNIX_D32LE), h5py.h5s.create_simple((2,)))
+    with pytest.raises(UnsupportedError, match=r"f\.h5: /times cannot be read by h5py.*verify=False"):
+        repack(path, tmp_path / "o.h5")
+    assert only(tmp_path, "f.h5")
+    repack(path, tmp_path / "o.h5", verify=False)
+    assert only(tmp_path, "f.h5", "o.h5")
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     path = files.write(tmp_path / "f.h5", files.content((3000, 900), "<f8"), chunks=(10, 900), pipeline=files.PIPELINES["lzf"])
     content = path.read_bytes()

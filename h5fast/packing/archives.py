@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from h5fast.errors import ReadError
-from h5fast.packing.members import Member, Problem, clean_path, opened_bytes
+from h5fast.packing.members import Folder, Member, Problem, clean_path, opened_bytes
 
 __all__ = ["TarSource", "ZipSource", "kind_of"]
 
@@ -79,14 +79,16 @@ class TarSource:
         """Bytes of the archive that were read."""
         return self._raw.tell() if self._raw is not None and not self._raw.closed else 0
 
-    def members(self) -> Iterator[Member | Problem]:
+    def members(self) -> Iterator[Member | Problem | Folder]:
         self._links = {}
         for tar, info in self._stream():
-            if info.isdir():
-                continue
+            if info.isdir() and not info.name.strip("./"):
+                continue  # the folder that was packed
             try:
                 path = clean_path(info.name)
-                if info.isreg():
+                if info.isdir():
+                    yield Folder(path, int(info.mtime), stat.S_IFDIR | info.mode)
+                elif info.isreg():
                     yield _tar_member(path, tar, info)
                 elif info.islnk() or info.issym():
                     self._links[path] = _target(path, info), info
@@ -186,16 +188,15 @@ class ZipSource:
         """Bytes of all members, as they are compressed."""
         return self._total
 
-    def members(self) -> Iterator[Member | Problem]:
+    def members(self) -> Iterator[Member | Problem | Folder]:
         self.position = 0
         with self._opened() as archive:
             for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
-                if not info.is_dir():
-                    yield _zip_member(archive, info)
+                yield _zip_member(archive, info)
                 self.position += info.compress_size
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member | Problem:
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member | Problem | Folder:
     mode = info.external_attr >> 16
     if info.flag_bits & 1:
         return Problem(info.filename, "is encrypted")
@@ -205,6 +206,8 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member | Pro
         path = clean_path(info.filename)
     except ValueError as error:
         return Problem(info.filename, str(error))
+    if info.is_dir():
+        return Folder(path, _zip_time(info), mode or None)
     return Member(
         path,
         info.file_size,

@@ -41,6 +41,11 @@ class Choice:
         self._keep = load_callable(keep, "keep")
         self.text = repr((self._endings, tuple(_several(glob)), regex, getattr(keep, "__qualname__", keep)))
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether everything is wanted."""
+        return not self._endings and not self._globs and self._regex is None and self._keep is None
+
     def takes(self, path: str) -> bool:
         """Whether it is wanted."""
         if self._endings and not path.lower().endswith(self._endings):

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from h5fast.packing.members import Member, Problem, clean_path
+from h5fast.packing.members import Folder, Member, Problem, clean_path
 
 __all__ = ["FolderSource"]
 
@@ -32,7 +32,7 @@ class FolderSource:
         """Bytes of all files: goes through the folder once."""
         return sum(one.size for one in self.members() if isinstance(one, Member))
 
-    def members(self) -> Iterator[Member | Problem]:
+    def members(self) -> Iterator[Member | Problem | Folder]:
         self.position = 0
         top = os.stat(self.name)
         pending = [self._listed("", ((top.st_dev, top.st_ino),))]
@@ -41,15 +41,17 @@ class FolderSource:
             if found is None:
                 pending.pop()
             elif isinstance(found, tuple):
-                pending.append(self._listed(*found))
+                folder, about, above = found
+                yield Folder(folder, about.st_mtime_ns // 10**9, about.st_mode)
+                pending.append(self._listed(folder, above))
             else:
                 yield found
                 self.position += found.size if isinstance(found, Member) else 0
 
     def _listed(
         self, folder: str, above: tuple[tuple[int, int], ...]
-    ) -> Iterator[Member | Problem | tuple[str, tuple[tuple[int, int], ...]]]:
-        """The files of a folder; of the folders in it, path and what they lie in."""
+    ) -> Iterator[Member | Problem | tuple[str, os.stat_result, tuple[tuple[int, int], ...]]]:
+        """The files of a folder; of the folders in it, path, times, and what they lie in."""
         try:
             with os.scandir(os.path.join(self.name, folder)) as entries:
                 found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
@@ -70,7 +72,7 @@ class FolderSource:
                 if identity in above:
                     yield Problem(path, "is a link to a folder that it lies in")
                 else:
-                    yield path, (*above, identity)
+                    yield path, about, (*above, identity)
             elif stat.S_ISREG(about.st_mode):
                 yield _member(path, entry.path, about)
             else:

@@ -18,7 +18,7 @@ import numpy as np
 from h5fast._members import NO_TIME
 from h5fast.errors import ReadError
 from h5fast.packing.labels import ClassNumbers
-from h5fast.packing.members import UNREADABLE, Member, Problem, read
+from h5fast.packing.members import UNREADABLE, Folder, Member, Problem, Trail, read
 from h5fast.specs import Spec
 from h5fast.tree import encoded
 from h5fast.writer import Writer
@@ -65,6 +65,9 @@ class Sink(Protocol):
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
         """Takes members, each with its array (None where bytes are wanted) and its class; returns what could not be read."""
 
+    def add_folder(self, folder: Folder) -> None:
+        """Takes a folder in which there is nothing, behind all members, if there is a place for such in this layout."""
+
     def flush(self) -> None:
         """Makes what was added the state to resume from."""
 
@@ -92,6 +95,10 @@ class Output:
     memory: int
     state: dict[str, Any] | None
 
+    def trail(self, note: dict[str, Any]) -> Trail:
+        """Which members the file has, told in a note."""
+        return Trail(note, {} if self.state is None else self.state["note"], self.path)
+
     def at(self, path: Path) -> Output:
         """The same at another path."""
         return replace(self, path=path)
@@ -116,6 +123,7 @@ class StackSink:
         self._codec, self._chunk_rows = codec, chunk_rows
         self._spec: Spec | None = None
         self._writer: Writer | None = None
+        self._trail = output.trail(self.note)
         if output.state is not None:
             self._begin(
                 tuple(output.state["note"]["shape"]), np.dtype(output.state["note"]["dtype"]), output.state["note"]["first"]
@@ -133,9 +141,11 @@ class StackSink:
             return False
         self.count += 1
         self.classes.add(label)
+        self._trail.replay(member)
         return True
 
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
+        self._trail.check()
         if self._writer is None:
             if not found[0][1].size:
                 raise Unfit(f"{found[0][0].path} is of shape {found[0][1].shape}: a row of a stack holds something")
@@ -154,17 +164,22 @@ class StackSink:
                 "path": np.array([stored_name(member.path) for member, _, _ in found], object),
             }
         )
-        for _, row, label in found:
+        for member, row, label in found:
             self.classes.add(label)
+            self._trail.add(member)
             self.written += row.nbytes
         self.count += len(found)
         return []
+
+    def add_folder(self, folder: Folder) -> None:
+        """Nothing: rows have no folders."""
 
     def flush(self) -> None:
         if self._writer is not None:
             self._writer.flush()
 
     def finish(self) -> None:
+        self._trail.check()
         if self._writer is not None:
             close_labelled(self._writer, "stack", self.classes)
 
@@ -189,25 +204,31 @@ class EncodedSink:
         self._about = (array("q"), array("I")) if metadata else None
         chunk = _DATA_CHUNK if chunk_rows == "auto" else chunk_rows
         self._waiting = bytearray()  # of short members, which are handed to the writer together
+        self._trail = output.trail(self.note)
         self._writer = output.writer({"data": Spec((), "uint8", codec=codec, chunk_rows=chunk)}, self.note)
 
     def replay(self, member: Member, label: Any) -> bool:
         if self._offsets[-1] + member.size > self._writer.rows:
             return False
         self._enter(member, member.size, label)
+        self._trail.replay(member)
         return True
 
-    def _enter(self, member: Member, size: int, label: Any) -> None:
+    def _enter(self, one: Member | Folder, size: int, label: Any) -> None:
         self._offsets.append(self._offsets[-1] + size)
-        self._names += stored_name(member.path) + b"\0"
+        self._names += stored_name(one.path) + (b"/\0" if isinstance(one, Folder) else b"\0")
         if self._about is not None:
-            self._about[0].append(NO_TIME if member.modified is None else member.modified)
-            self._about[1].append(member.permissions or 0)
+            self._about[0].append(NO_TIME if one.modified is None else one.modified)
+            self._about[1].append(one.permissions or 0)
         self.classes.add(label)
-        self.count += 1
+        self.count += isinstance(one, Member)
         self.written += size
 
+    def add_folder(self, folder: Folder) -> None:
+        self._enter(folder, 0, None)
+
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
+        self._trail.check()
         problems = []
         for member, _, label in found:
             there = (
@@ -227,6 +248,7 @@ class EncodedSink:
                 if len(self._waiting) >= _TOGETHER:
                     self._hand_over()
             self._enter(member, size, label)
+            self._trail.add(member)
         return problems
 
     def _hand_over(self) -> None:
@@ -244,6 +266,7 @@ class EncodedSink:
         self._writer.flush()
 
     def finish(self) -> None:
+        self._trail.check()
         self._hand_over()
         file = self._writer.file
         create_array(file, "offsets", np.frombuffer(self._offsets, np.uint64))
@@ -255,6 +278,7 @@ class EncodedSink:
 
     def leave(self) -> None:
         if not self._writer.closed:
+            self._hand_over()
             self._writer.abandon()
 
 

@@ -15,7 +15,7 @@ from h5py import h5d, h5p, h5s, h5t
 
 from h5fast.packing.labels import ClassNumbers
 from h5fast.packing.layouts import Output, pieces, stored_name
-from h5fast.packing.members import UNREADABLE, Member, Problem, read
+from h5fast.packing.members import UNREADABLE, Folder, Member, Problem, read
 from h5fast.specs import Spec
 from h5fast.target import AtomicTarget
 from h5fast.tree import encoded
@@ -46,6 +46,7 @@ class TreeSink:
         self._target = AtomicTarget(output.path, overwrite=output.overwrite, resume=output.resume)
         self.note: dict[str, Any] = {}
         self._target.note = self.note
+        self._trail = output.trail(self.note)
         self._groups: dict[str, Any] = {"": self._target.file.id}
         self._properties = h5p.create(h5p.DATASET_CREATE)
         self._properties.set_fill_time(h5d.FILL_TIME_NEVER)  # all of it is written
@@ -56,9 +57,11 @@ class TreeSink:
             return False
         self.count += 1
         self.classes.add(label)
+        self._trail.replay(member)
         return True
 
     def add(self, found: Sequence[tuple[Member, Any, Any]]) -> list[Problem]:
+        self._trail.check()
         problems = []
         for member, decoded, label in found:
             if member.path.split("/")[0] == INDEX_GROUP:
@@ -71,9 +74,16 @@ class TreeSink:
                 continue
             self._describe(dataset, member, label)
             self.classes.add(label)
+            self._trail.add(member)
             self.count += 1
             self._target.check()
         return problems
+
+    def add_folder(self, folder: Folder) -> None:
+        if folder.path.split("/")[0] != INDEX_GROUP:
+            group = self._target.file.require_group(stored_name(folder.path))
+            self._describe(group.id, folder, None)
+            self._target.check()
 
     def _place(self, path: str) -> tuple[Any, bytes]:
         folder, _, name = path.rpartition("/")
@@ -102,11 +112,11 @@ class TreeSink:
         self.written += values.nbytes
         return h5py.Group(group).create_dataset(name, data=values, **chunked).id
 
-    def _describe(self, dataset: Any, member: Member, label: Any) -> None:
-        named = label is not None and (self._named or member.label is not None)
+    def _describe(self, made: Any, member: Member | Folder, label: Any) -> None:
+        named = label is not None and (self._named or (isinstance(member, Member) and member.label is not None))
         if not self._metadata and not named:
             return
-        attributes = h5py.Dataset(dataset).attrs
+        attributes = h5py.AttributeManager(h5py.Group(made) if isinstance(member, Folder) else h5py.Dataset(made))
         if self._metadata and member.modified is not None:
             attributes.create("Modified", member.modified, dtype=np.int64)
         if self._metadata and member.permissions:
@@ -118,6 +128,7 @@ class TreeSink:
         self._target.flush(self.count)
 
     def finish(self) -> None:
+        self._trail.check()
         self._groups.clear()
         self._target.file.attrs[encoded.ATTRIBUTE] = "tree"
         self._target.rows = self.count

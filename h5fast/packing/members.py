@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["UNREADABLE", "Member", "Problem", "clean_path", "opened_bytes", "read"]
+from h5fast.errors import ReadError
+
+__all__ = ["UNREADABLE", "Folder", "Member", "Problem", "Trail", "clean_path", "opened_bytes", "read"]
 
 #: What reading a member raises where its bytes are damaged, encrypted or refused.
 UNREADABLE = (OSError, EOFError, NotImplementedError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -43,6 +48,19 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Folder:
+    """A folder of a source, which is told before what lies in it, if anything does.
+
+    Attributes:
+        path, modified, permissions: as of :class:`Member`
+    """
+
+    path: str
+    modified: int | None = None
+    permissions: int | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     """What of a source could not be packed, and why."""
 
@@ -51,6 +69,49 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class Trail:
+    """Which members a file has, so that one that is resumed is not continued from another source: a digest of their paths and sizes
+    is part of its note.
+
+    Args:
+        note: what is kept with each flush
+        former: what it was with the last one
+        path: the file, for messages
+    """
+
+    def __init__(self, note: dict[str, Any], former: Mapping[str, Any], path: Path) -> None:
+        self._note, self._path = note, path
+        self._digest = hashlib.blake2b(digest_size=8)
+        self._count = 0
+        self._former = former.get("trail")
+        if self._former is not None:
+            note["trail"] = self._former
+
+    def replay(self, member: Member) -> None:
+        """A member comes by that the file has."""
+        self._take(member)
+        if self._former is not None and self._count == self._former[0] and self._told() == self._former:
+            self._former = None
+
+    def add(self, member: Member) -> None:
+        """A member has been added."""
+        self._take(member)
+        self._note["trail"] = self._told()
+
+    def check(self) -> None:
+        """Raises ``ReadError`` where the members that came by are not those that the file has."""
+        if self._former is not None:
+            raise ReadError(errno.ESTALE, "was begun from a source with other files, or in another order: resume from the same one, or "
+                            "begin anew with overwrite=True", str(self._path))
+
+    def _take(self, member: Member) -> None:
+        self._digest.update(f"{member.path}\0{member.size}\0".encode("utf-8", "surrogateescape"))
+        self._count += 1
+
+    def _told(self) -> list[Any]:
+        return [self._count, self._digest.hexdigest()]
 
 
 def clean_path(path: str) -> str:

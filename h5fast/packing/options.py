@@ -78,9 +78,8 @@ class Options:
     def told(self) -> str:
         """What has to be the same when a file is resumed."""
         functions = [getattr(one, "__qualname__", one) for one in (self.keep, self.reader)]
-        return repr(
-            (self.layout, self.name, self.ext, self.glob, self.regex, *functions, self.decode, self.mode, self.resize, self.pad)
-        )
+        about = (self.ext, self.glob, self.regex, *functions, self.decode, self.mode, self.resize, self.pad, self.metadata)
+        return repr((self.layout, self.name, *about))
 
     @property
     def bytes_each(self) -> int:

@@ -12,7 +12,7 @@ from h5fast.packing.choosing import Choice
 from h5fast.packing.decoding import Decoder
 from h5fast.packing.labels import Labels
 from h5fast.packing.layouts import Sink
-from h5fast.packing.members import Member, Problem
+from h5fast.packing.members import Folder, Member, Problem
 from h5fast.packing.pool import Decoders
 from h5fast.packing.sources import Source
 
@@ -20,8 +20,6 @@ __all__ = ["Handling", "Route", "wanted"]
 
 # Bytes after which files are flushed, so that what was packed need not be packed again.
 _FLUSH_BYTES = 1 << 30
-# In the layouts that keep bytes, an image without any is a mistake that only training would find.
-_IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,27 @@ class _Seen:
         self.folders.update(above)
         return None
 
+    def folder(self, path: str) -> bool:
+        """Whether there is none of this path yet; it is there from now on."""
+        above = {hash(path[:at]) for at, letter in enumerate(path) if letter == "/"}
+        mine = hash(path)
+        if mine in self.folders or mine in self.files or not self.files.isdisjoint(above):
+            return False
+        self.folders.update(above, (mine,))
+        return True
 
-def wanted(source: Source, handling: Handling) -> Iterator[tuple[Member, Any] | Problem]:
-    """The members that are chosen, with their classes, and what cannot be one."""
-    seen = _Seen()
+
+def wanted(source: Source, handling: Handling, empty: list[Folder] | None = None) -> Iterator[tuple[Member, Any] | Problem]:
+    """The members that are chosen, with their classes, and what cannot be one.
+
+    At the end `empty` has the folders in which there is nothing, where no choice was made.
+    """
+    seen, folders = _Seen(), []
     for found in source.members():
+        if isinstance(found, Folder):
+            if empty is not None and handling.choice.takes_all:
+                folders.append(found)
+            continue
         if not handling.choice.takes(found.path):
             continue
         if isinstance(found, Problem):
@@ -82,6 +96,9 @@ def wanted(source: Source, handling: Handling) -> Iterator[tuple[Member, Any] | 
             yield found, handling.labels.of(found)
         except KeyError as error:
             yield Problem(found.path, str(error.args[0]))
+    for folder in reversed(folders):  # those within come behind it
+        if empty is not None and seen.folder(folder.path):
+            empty.append(folder)
 
 
 class Route:
@@ -116,19 +133,23 @@ class Route:
             ReadError: a member cannot be packed, and that is to end it; or the source itself cannot be read.
             Unfit, OSError: a file cannot take what it is given.
         """
-        members = self._new(failed)
+        empty: list[Folder] = []
+        members = self._new(failed, empty)
         if not self._decodes:
             for member in members:
                 self._put([(member, None)])
-            return
-        with Decoders(self._handling.decoder, self._handling.jobs, self._handling.memory) as decoders:
-            for batch in decoders.decoded(members):
-                self._put(batch)
+        else:
+            with Decoders(self._handling.decoder, self._handling.jobs, self._handling.memory) as decoders:
+                for batch in decoders.decoded(members):
+                    self._put(batch)
+        for sink in self._sinks.values():
+            for folder in reversed(empty) if len(self._sinks) == 1 else ():
+                sink.add_folder(folder)
 
-    def _new(self, failed: Mapping[str, str]) -> Iterator[Member]:
+    def _new(self, failed: Mapping[str, str], empty: list[Folder]) -> Iterator[Member]:
         """The members that are still to be packed; their classes are noted."""
         replaying = set(self._sinks)
-        for found in wanted(self._source, self._handling):
+        for found in wanted(self._source, self._handling, empty):
             if isinstance(found, Problem):
                 self._note(found)
                 continue
@@ -138,8 +159,6 @@ class Route:
                 continue
             if member.path in failed:
                 self._note(Problem(member.path, failed[member.path]))
-            elif not self._decodes and not member.size and member.path.lower().endswith(_IMAGES):
-                self._note(Problem(member.path, "is empty: it has 0 bytes"))
             elif part in replaying and self._sinks[part].replay(member, label):
                 pass
             else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from h5fast.packing.archives import TarSource, ZipSource, kind_of
 from h5fast.packing.folders import FolderSource
-from h5fast.packing.members import Member, Problem, clean_path, opened_bytes
+from h5fast.packing.members import Folder, Member, Problem, clean_path, opened_bytes
 
 __all__ = ["IterableSource", "Source", "open_source"]
 
@@ -33,8 +33,9 @@ class Source(Protocol):
     def total(self) -> int | None:
         """Bytes of all of it, as `position` counts them; None where nobody knows."""
 
-    def members(self) -> Iterator[Member | Problem]:
-        """Its members, from the first on and in the same order each time, and what of it cannot be one."""
+    def members(self) -> Iterator[Member | Problem | Folder]:
+        """Its members, from the first on and in the same order each time, the folders that they lie in, and what of it cannot be a
+        member."""
 
 
 class IterableSource:
