@@ -8,7 +8,7 @@ say. References are made anew at the end, when all that they can refer to is the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -16,9 +16,8 @@ from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5s, h5t
 
 from h5fast.boxes import boxes
 from h5fast.errors import UnsupportedError
-from h5fast.recoding import NewLayout, create, recode
 
-__all__ = ["TreeCopy", "attribute_names", "link_names", "place_of", "values_of"]
+__all__ = ["Recipe", "TreeCopy", "attribute_names", "link_names", "place_of", "values_of"]
 
 # Where committed types wait in the other file until a link to them is copied.
 _TYPES = b".h5fast-types"
@@ -76,6 +75,20 @@ def values_of(holder: h5a.AttrID | h5d.DatasetID) -> tuple[np.ndarray[Any, Any],
     return values, memory
 
 
+class Recipe(Protocol):
+    """What becomes of a dataset that is not copied as it is."""
+
+    def create(self, source: h5py.Dataset, group: h5g.GroupID, name: bytes, kind: h5t.TypeID, links: h5p.PropLCID | None = None
+               ) -> h5d.DatasetID:
+        """An empty dataset in its place, of this type."""
+
+    def fill(self, source: h5py.Dataset, target: h5py.Dataset, memory: int, check: Callable[[], None]) -> None:
+        """Writes its elements, but for references, which are made anew later."""
+
+    def chosen(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Which of all elements of the source it has."""
+
+
 class TreeCopy:
     """Copies all of one file into another, empty one.
 
@@ -85,11 +98,13 @@ class TreeCopy:
         recipes: by path, the datasets that are to be stored in another way
         memory: bytes for elements on their way
         check: called now and then; what it raises ends the copying
+        without: names of the root that are left out
     """
 
-    def __init__(self, source: h5py.File, target: h5py.File, recipes: Mapping[str, NewLayout], memory: int,
-                 check: Callable[[], None]) -> None:
+    def __init__(self, source: h5py.File, target: h5py.File, recipes: Mapping[str, Recipe], memory: int,
+                 check: Callable[[], None], *, without: frozenset[bytes] = frozenset()) -> None:
         self._source, self._target = source, target
+        self._without = {b"/" + name for name in without}
         self._recipes = {place_of(source[path].id): recipe for path, recipe in recipes.items()}
         self._memory, self._check = memory, check
         self._paths: dict[tuple[int, int], bytes] = {}  # where each object is in the target, by its place in the source
@@ -113,7 +128,7 @@ class TreeCopy:
             group, copy = h5o.open(self._source.id, path), h5o.open(self._target.id, path)
             for name in link_names(group):
                 inner = path.rstrip(b"/") + b"/" + name
-                if self._copy_link(group, copy, name, inner):
+                if inner not in self._without and self._copy_link(group, copy, name, inner):
                     pending.append(inner)
         if self._target.id.links.exists(_TYPES):
             self._target.id.unlink(_TYPES)
@@ -187,12 +202,12 @@ class TreeCopy:
             if _refers(found):
                 self._referring.append(path)
 
-    def _recode(self, found: h5d.DatasetID, recipe: NewLayout, copy: h5g.GroupID, name: bytes, path: bytes,
+    def _recode(self, found: h5d.DatasetID, recipe: Recipe, copy: h5g.GroupID, name: bytes, path: bytes,
                 properties: h5p.PropLCID) -> None:
         source = self._source[path]
-        made = create(source, recipe, copy, name, self._type(found.get_type()), properties)
+        made = recipe.create(source, copy, name, self._type(found.get_type()), properties)
         self._copy_attributes(path)
-        recode(source, h5py.Dataset(made), self._memory, self._check)
+        recipe.fill(source, h5py.Dataset(made), self._memory, self._check)
 
     def _type(self, kind: h5t.TypeID) -> h5t.TypeID:
         """The same type in the target: the committed one, if it is."""
@@ -227,6 +242,9 @@ class TreeCopy:
                 h5a.open(target, name).write(values, memory)
         if isinstance(source, h5d.DatasetID) and _holds_references(source) and source.get_storage_size():
             values, memory = self._values(source, _text(path))
+            recipe = self._recipes.get(place_of(source))
+            if recipe is not None:
+                values = np.ascontiguousarray(recipe.chosen(values))
             target.write(h5s.ALL, h5s.ALL, values, memory)
 
     def _values(self, holder: Any, where: str) -> tuple[np.ndarray[Any, Any], h5t.TypeID]:
@@ -256,6 +274,8 @@ class TreeCopy:
         if path is None:
             raise ValueError("one refers to an object that has no name in the file")
         if isinstance(reference, h5r.RegionReference):
+            if h5r.get_region(reference, self._source.id).shape != h5o.open(self._target.id, path).shape:
+                raise ValueError(f"one refers to elements of {_text(path)!r}, of which not all are there")
             return h5r.create(self._target.id, path, h5r.DATASET_REGION, h5r.get_region(reference, self._source.id))
         return h5r.create(self._target.id, path, h5r.OBJECT)
 

@@ -22,7 +22,7 @@ from h5fast.codec import Codec
 from h5fast.plugins import register_plugins
 from h5fast.threads import get_num_threads
 
-__all__ = ["NewLayout", "create", "recode"]
+__all__ = ["NewLayout", "recode"]
 
 # A box as it is read, cut into chunks and encoded, and the next one: parts of the memory at the same time.
 _COPIES = 6
@@ -43,18 +43,25 @@ class NewLayout:
     codec: Codec
     reason: str
 
+    def create(self, source: h5py.Dataset, group: h5py.h5g.GroupID, name: bytes, kind: h5py.h5t.TypeID,
+               links: h5p.PropLCID | None = None) -> h5d.DatasetID:
+        """An empty dataset like `source` but for chunks and filters: type, extent, limits, fill value and what is tracked stay."""
+        properties = source.id.get_create_plist()
+        if properties.get_layout() != h5d.CHUNKED:
+            properties.set_alloc_time(h5d.ALLOC_TIME_INCR)
+        properties.set_chunk(self.chunks)
+        if properties.get_nfilters():
+            properties.remove_filter(_ALL_FILTERS)
+        _add_filters(properties, self.codec)
+        return h5d.create(group, name, kind, source.id.get_space(), properties, links)
 
-def create(source: h5py.Dataset, recipe: NewLayout, group: h5py.h5g.GroupID, name: bytes, kind: h5py.h5t.TypeID,
-           links: h5p.PropLCID | None = None) -> h5d.DatasetID:
-    """An empty dataset like `source` but for chunks and filters: type, extent, limits, fill value and what is tracked stay."""
-    properties = source.id.get_create_plist()
-    if properties.get_layout() != h5d.CHUNKED:
-        properties.set_alloc_time(h5d.ALLOC_TIME_INCR)
-    properties.set_chunk(recipe.chunks)
-    if properties.get_nfilters():
-        properties.remove_filter(_ALL_FILTERS)
-    _add_filters(properties, recipe.codec)
-    return h5d.create(group, name, kind, source.id.get_space(), properties, links)
+    def fill(self, source: h5py.Dataset, target: h5py.Dataset, memory: int, check: Callable[[], None]) -> None:
+        """As :func:`recode`."""
+        recode(source, target, memory, check)
+
+    def chosen(self, values: np.ndarray) -> np.ndarray:
+        """All of them: nothing is left out."""
+        return values
 
 
 def _add_filters(properties: h5p.PropDCID, codec: Codec) -> None:
@@ -78,7 +85,7 @@ def _add_filters(properties: h5p.PropDCID, codec: Codec) -> None:
 
 
 def recode(source: h5py.Dataset, target: h5py.Dataset, memory: int, check: Callable[[], None]) -> None:
-    """Writes all elements of `source` to `target`, which :func:`create` has just made, with about `memory` bytes. What `check`
+    """Writes all elements of `source` to `target`, which a recipe has just made, with about `memory` bytes. What `check`
     raises, which is called now and then, ends it.
 
     Chunks that were never written are not written there either.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,8 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
 from h5fast.transaction import Transaction, commit_path
 
-__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_new", "check_target", "partial_path"]
+__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_new", "check_target", "finished_together",
+           "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
@@ -177,6 +179,28 @@ class AtomicTarget:
         if not self.resumed:
             self.path.unlink(missing_ok=True)
             commit_path(self.path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def finished_together(paths: Mapping[str, Path], *, overwrite: bool, then: Callable[[Path], object] | None = None
+                      ) -> Iterator[dict[str, AtomicTarget]]:
+    """Files that get their names when all of them are complete; an error leaves nothing of them. `then` as of
+    :meth:`AtomicTarget.finish`."""
+    targets: dict[str, AtomicTarget] = {}
+    try:
+        for name, path in paths.items():
+            targets[name] = AtomicTarget(path, overwrite=overwrite, resume=False)
+        yield targets
+        for target in targets.values():  # a disk that is full says so before the first has its name
+            target.file.flush()
+            target.check()
+        for name in list(targets):
+            targets[name].finish(then)
+            del targets[name]
+    except BaseException:
+        for target in targets.values():
+            target.drop()
+        raise
 
 
 class LiveTarget:

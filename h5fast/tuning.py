@@ -31,7 +31,7 @@ from h5fast.codec import Codec, Pipeline, resolve_codec
 from h5fast.errors import UnsupportedError
 from h5fast.info import open_file
 from h5fast.objects import Dataset, File
-from h5fast.recoding import NewLayout, create, recode
+from h5fast.recoding import NewLayout, recode
 from h5fast.sizes import format_bytes, parse_bytes
 
 __all__ = ["Measured", "TuneReport", "format_tuning", "json_tuning", "tune"]
@@ -308,7 +308,7 @@ class _Trials:
                 file.create_dataset("x", data=self.sample)
             else:
                 recipe = NewLayout(_clipped(chunks, self.sample.shape), codec, "")
-                made = create(whole["x"], recipe, file.id, b"x", whole["x"].id.get_type())
+                made = recipe.create(whole["x"], file.id, b"x", whole["x"].id.get_type())
                 recode(whole["x"], h5py.Dataset(made), 2 * _SAMPLE_BYTES, _go_on)
         # Chunks kept of a sample would say nothing of the whole.
         return _Try(chunks, codec, way, opened.enter_context(File(copy, "r", rdcc_nbytes=_NO_CHUNKS_KEPT))["x"])

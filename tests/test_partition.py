@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,101 @@ def test_decoded_parts_of_an_archive(tmp_path: Path) -> None:
         with h5py.File(path) as file:
             for name, image in zip(file["path"][()], file["image"][()]):
                 np.testing.assert_array_equal(image, files.pixels(found[name.decode()]))
+
+
+def odd_rows(path: Path, rows: int) -> Path:
+    """Types that NumPy has no equal of, and what is no dataset of rows."""
+    with h5py.File(path, "w") as file:
+        chunked = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        chunked.set_chunk((1,))
+        texts, halves = h5py.h5t.C_S1.copy(), h5py.h5t.IEEE_F32LE.copy()
+        texts.set_size(5)
+        texts.set_strpad(h5py.h5t.STR_SPACEPAD)
+        halves.set_fields(15, 7, 8, 0, 7)  # bfloat16: in memory, NumPy's float32
+        halves.set_size(2)
+        halves.set_ebias(127)
+        for name, kind, values in (
+            ("padded", texts, np.array([b"ab   ", b"cd   "] * (rows // 2), "S5")),
+            ("bits", h5py.h5t.STD_B8LE, np.arange(rows).astype("u1")),
+            ("halves", halves, np.arange(rows).astype("f4")),
+        ):
+            dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple((rows,)), chunked)
+            dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values, h5py.h5t.NATIVE_FLOAT if name == "halves" else kind)
+        file["image"] = np.arange(rows * 12).reshape(rows, 3, 4)
+        file["aa"] = file["image"]  # another name of it, which comes before
+        file["refers"] = np.array([file["image"].ref, file["padded"].ref] * (rows // 2), h5py.ref_dtype)
+        file["nothing"], file["none each"] = h5py.Empty("f4"), np.zeros((rows, 0))
+        file["soft"] = h5py.SoftLink("/image")
+        file["image"].attrs["pair"] = np.array((1, 2.5), [("a", "i4"), ("b", "f8")])
+        file["image"].attrs["mask"] = file["padded"].ref
+        file["parts/empty"], file["kind"] = h5py.Empty("i1"), np.dtype([("a", "i2")])
+        file["parts"].attrs["who"] = "me"
+        file["label"] = np.arange(rows) % 2
+    return path
+
+
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_everything_in_the_file_goes_along(chunk: int, tmp_path: Path) -> None:
+    """Types with all they say, every name of an object, attributes of groups, references to the copies."""
+    source = odd_rows(tmp_path / "all.h5", 20)
+    with h5py.File(source, "r+") as file:
+        file.create_dataset("tiles", data=np.arange(20 * 36).reshape(20, 6, 6), chunks=(chunk, 4, 4), compression="gzip", fletcher32=True)
+    done = h5fast.partition(source, {"a": tmp_path / "a.h5", "b": tmp_path / "b.h5"}, [0.7, 0.3])
+    for name, rows in done.rows.items():
+        with h5py.File(source) as whole, h5py.File(tmp_path / f"{name}.h5") as part:
+            assert list(part) == list(whole)
+            for field in ("aa", "bits", "halves", "image", "label", "none each", "padded", "tiles"):
+                np.testing.assert_array_equal(part[field][()], whole[field][()][rows])
+                assert part[field].id.get_type().equal(whole[field].id.get_type())
+            assert part["aa"] == part["image"] and part.get("soft", getlink=True).path == "/image"
+            assert part[part["refers"][0]] == part[("image", "padded")[rows[0] % 2]]
+            assert part[part["image"].attrs["mask"]] == part["padded"] and part["image"].attrs["pair"].item() == (1, 2.5)
+            assert part["parts"].attrs["who"] == "me" and part["nothing"].shape is None and part["kind"].dtype.names == ("a",)
+            assert part["tiles"].compression == "gzip" and part["tiles"].fletcher32
+
+
+def test_regions_of_rows_that_went_elsewhere(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file["x"] = np.arange(10)
+        file.attrs["some"] = file["x"].regionref[2:4]
+    with pytest.raises(h5fast.UnsupportedError, match=r"'some' of '/'.*elements of '/x', of which not all are there"):
+        h5fast.partition(tmp_path / "all.h5", {"a": tmp_path / "a.h5", "b": tmp_path / "b.h5"})
+    assert [path.name for path in tmp_path.iterdir()] == ["all.h5"]
+
+
+def test_classes_of_files_keep_their_numbers(tmp_path: Path) -> None:
+    """Also in a part that lacks one, where who goes by the folders would count otherwise."""
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        for number in range(9):
+            file[f"{'abc'[number // 3]}/{number}.bin"] = np.arange(3, dtype="u1")
+    h5fast.partition(tmp_path / "all.h5", {"x": tmp_path / "x.h5", "y": tmp_path / "y.h5"}, [0.9, 0.1], stratify=False)
+    for name in "xy":
+        assert json.loads((tmp_path / f"{name}_h5_labels.json").read_text()) == {"a": 0, "b": 1, "c": 2}
+    source = write_rows(tmp_path / "rows.h5")
+    h5fast.partition(source, {"x": tmp_path / "x.h5", "y": tmp_path / "y.h5"}, overwrite=True)
+    assert json.loads((tmp_path / "x_h5_labels.json").read_text()) == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("what", ["rows", "tree", "encoded"])
+def test_parts_appear_together(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them stays where a later one cannot be written."""
+    source = tmp_path / "all.h5"
+    if what == "rows":
+        write_rows(source)
+    else:
+        h5fast.pack([(f"{number}.bin", b"1234") for number in range(20)], source, layout=what)
+    before, calls = h5py.File.flush, []
+
+    def flush(file: h5py.File) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        before(file)
+
+    monkeypatch.setattr(h5py.File, "flush", flush)
+    with pytest.raises(OSError, match="No space"):
+        h5fast.partition(source, {"a": tmp_path / "a.h5", "b": tmp_path / "b.h5"})
+    assert len(calls) >= 2 and [path.name for path in tmp_path.iterdir()] == ["all.h5"]
 
 
 def test_what_cannot_be_shared_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import h5py
 import numpy as np
 
 from h5fast.objects import File
-from h5fast.packing.labels import ClassNumbers
+from h5fast.packing.labels import ClassNumbers, labels_path
 from h5fast.packing.layouts import EncodedSink, Output, stored_name
 from h5fast.packing.members import Member, opened_bytes
-from h5fast.target import AtomicTarget
+from h5fast.target import AtomicTarget, finished_together, partial_path
+from h5fast.transaction import commit_path
 from h5fast.tree import encoded
 from h5fast.tree.filetree import FileTree
 from h5fast.tree.saved import write_member_index
@@ -73,6 +75,17 @@ class TreeFile:
         return cls(file, paths, classes, encoded.is_encoded(file["/"]))
 
 
+    def numbers(self) -> dict[str, int]:
+        """The number of each class, by its name, the same in every part; of files that have no numbers of their own, those that the
+        whole file has beside it, or else the order of the names."""
+        if self.is_encoded and "label" in self.file:
+            return {str(name): number for number, name in _class_names(self).items()}
+        beside = labels_path(self.file.filename)
+        if beside.exists():
+            return {str(name): int(number) for name, number in json.loads(beside.read_text(encoding="utf-8")).items()}
+        return {name: number for number, name in enumerate(sorted(set(self.classes.tolist()) - {""}))}
+
+
 def _folders(paths: list[str]) -> np.ndarray:
     return np.array([path.partition("/")[0] if "/" in path else "" for path in paths])
 
@@ -80,29 +93,35 @@ def _folders(paths: list[str]) -> np.ndarray:
 def write_files(
     source: TreeFile, parts: Mapping[str, np.ndarray], paths: Mapping[str, Path], *, memory: int, overwrite: bool
 ) -> None:
-    """Writes the files of each part to its file."""
-    for part, path in paths.items():
-        if source.is_encoded:
-            _write_encoded(source, parts[part], Output(path, overwrite, False, memory, None))
-        else:
-            _write_datasets(source, parts[part], AtomicTarget(path, overwrite=overwrite, resume=False))
+    """Writes the files of each part to its file; they get their names when all are complete."""
+    if source.is_encoded:
+        outputs = {part: Output(path, overwrite, False, memory // len(paths), None) for part, path in paths.items()}
+        _write_encoded(source, parts, outputs)
+        return
+    with finished_together(paths, overwrite=overwrite, then=write_member_index) as targets:
+        for part, target in targets.items():
+            _write_datasets(source, parts[part], target)
 
 
-def _write_encoded(source: TreeFile, rows: np.ndarray, output: Output) -> None:
-    data = source.file["data"]
-    codec = data.compression
-    sink = EncodedSink(
-        output, codec=codec, chunk_rows=data.chunks[0] if data.chunks else "auto", metadata="modified" in source.file
-    )
-    named = _class_names(source)
-    sink.classes = ClassNumbers({name: code for code, name in enumerate(named.values())})
+def _write_encoded(source: TreeFile, parts: Mapping[str, np.ndarray], outputs: Mapping[str, Output]) -> None:
+    data, named, sinks = source.file["data"], _class_names(source), dict[str, EncodedSink]()
     try:
-        for member, number in _members(source, rows):
-            sink.add([(member, None, named.get(number))])
-        sink.finish()
+        for part, output in outputs.items():
+            sink = sinks[part] = EncodedSink(
+                output, codec=data.compression, chunk_rows=data.chunks[0] if data.chunks else "auto", metadata="modified" in source.file
+            )
+            sink.classes = ClassNumbers({name: code for code, name in enumerate(named.values())})
+            for member, number in _members(source, parts[part]):
+                sink.add([(member, None, named.get(number))])
+        for sink in sinks.values():
+            sink.flush()  # a disk that is full says so before the first has its name
+        for sink in sinks.values():
+            sink.finish()
     except BaseException:
-        sink.leave()
-        output.path.with_name(output.path.name + ".partial").unlink(missing_ok=True)
+        for part, sink in sinks.items():
+            sink.leave()
+            for left in (partial_path(outputs[part].path), commit_path(partial_path(outputs[part].path))):
+                left.unlink(missing_ok=True)
         raise
 
 
@@ -130,21 +149,14 @@ def _members(source: TreeFile, rows: np.ndarray) -> Iterator[tuple[Member, int]]
 
 
 def _write_datasets(source: TreeFile, rows: np.ndarray, target: AtomicTarget) -> None:
-    try:
-        groups: dict[str, Any] = {}
-        for row in rows.tolist():
-            path = source.paths[row].lstrip("/")
-            folder, _, name = path.rpartition("/")
-            if folder not in groups:
-                groups[folder] = target.file.require_group(stored_name(folder)) if folder else target.file["/"]
-            h5py.h5o.copy(source.file.id, stored_name(path), groups[folder].id, stored_name(name))
-            target.check()
-        for key, value in source.file.attrs.items():
-            target.file.attrs[key] = value
-        groups.clear()
-        target.rows = len(rows)
-        target.finish(then=write_member_index)
-    except BaseException:
-        target.leave()
-        target.path.unlink(missing_ok=True)
-        raise
+    groups: dict[str, Any] = {}
+    for row in rows.tolist():
+        path = source.paths[row].lstrip("/")
+        folder, _, name = path.rpartition("/")
+        if folder not in groups:
+            groups[folder] = target.file.require_group(stored_name(folder)) if folder else target.file["/"]
+        h5py.h5o.copy(source.file.id, stored_name(path), groups[folder].id, stored_name(name))
+        target.check()
+    for key, value in source.file.attrs.items():
+        target.file.attrs[key] = value
+    target.rows = len(rows)

@@ -151,11 +151,15 @@ def _of_file(
             tree = TreeFile.of(file)
             rows = _split(len(tree.paths), tree.classes if stratify else None, shares, seed)
             write_files(tree, rows, paths, memory=memory, overwrite=overwrite)
+            numbers = tree.numbers()
         else:
             found = RowFile.of(file)
             rows = _split(found.rows, found.labels(stratify), shares, seed)
             if paths:
                 write_rows(found, rows, paths, memory=memory, overwrite=overwrite)
+            numbers = found.numbers()
+        for path in paths.values():
+            write_labels(path, numbers)
     if not paths:
         write_split(source, rows)
     return Partitioned({name: len(part) for name, part in rows.items()}, rows)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import errno
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5d, h5g, h5p, h5s, h5t
 
+from h5fast.copying import TreeCopy
+from h5fast.errors import ReadError, UnsupportedError
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset, File
-from h5fast.outputs import Output
-from h5fast.specs import Spec
+from h5fast.outputs import Output, open_output
+from h5fast.plugins import missing, register_plugins
 from h5fast.splits import GROUP
-from h5fast.target import CODEC_ATTRIBUTE, ROWS_ATTRIBUTE, AtomicTarget, Plan
+from h5fast.target import finished_together
+from h5fast.tree.catalogue import INDEX_GROUP
 
-__all__ = ["RowFile", "write_rows"]
+__all__ = ["RowFile", "Share", "write_rows"]
 
+# What says which rows or members the whole file has.
+_OWN = (GROUP, INDEX_GROUP)
 # Rows that are decoded and encoded again go through so many bytes at a time.
 _BATCH_BYTES = 8 << 20
+# Chunks that are moved before anybody is asked whether to go on: a tenth of a second.
+_MOVED = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -30,14 +40,12 @@ class RowFile:
     Attributes:
         file: the open file
         rows: how many there are
-        fields: the datasets that have so many
-        others: the names of what belongs to no row, and is copied to each part
+        fields: the datasets that have so many; all else belongs to no row, and is copied to each part
     """
 
     file: File
     rows: int
     fields: Mapping[str, Dataset]
-    others: tuple[str, ...]
 
     @classmethod
     def of(cls, file: File) -> RowFile:
@@ -46,19 +54,12 @@ class RowFile:
         Raises:
             ValueError: it has no dataset with rows.
         """
-        found: dict[str, Dataset] = {}
-        scalars: list[str] = []
-        for name in _datasets(file):
-            dataset = file[name]
-            if dataset.shape:
-                found[name] = dataset
-            else:
-                scalars.append(name)
+        found = {name: file[name] for name in _datasets(file) if file[name].shape}
         if not found:
             raise ValueError(f"{file.filename} has no dataset with rows")
-        rows = max(found.values(), key=lambda dataset: dataset.size * dataset.dtype.itemsize).shape[0]
+        rows = max(found.values(), key=lambda dataset: dataset.size * dataset.id.get_type().get_size()).shape[0]
         fields = {name: dataset for name, dataset in found.items() if dataset.shape[0] == rows and name != "class_names"}
-        return cls(file, rows, fields, tuple(scalars + [name for name in found if name not in fields]))
+        return cls(file, rows, fields)
 
     def labels(self, stratify: bool | str) -> np.ndarray | None:
         """The class of each row; None where there is none, or it is not asked for.
@@ -69,12 +70,20 @@ class RowFile:
         name = "label" if stratify is True else stratify
         if not isinstance(name, str):
             return None
-        dataset = self.fields.get(name.strip("/"))
-        if dataset is None or dataset.ndim != 1:
+        dataset = self.file.get(name)
+        if not isinstance(dataset, Dataset) or dataset.shape != (self.rows,):
             if stratify is True:
                 return None
             raise KeyError(f"{self.file.filename} has no dataset {name!r} with one value for each of its {self.rows} rows")
         return np.asarray(dataset[()])
+
+
+    def numbers(self) -> dict[str, int]:
+        """The number of each class, by its name, as far as the file tells."""
+        names = self.file.get("class_names")
+        if not isinstance(names, Dataset) or names.ndim != 1 or h5py.check_string_dtype(names.dtype) is None:
+            return {}
+        return {name.decode("utf-8", "surrogateescape"): number for number, name in enumerate(names[()].tolist())}
 
 
 def _datasets(file: h5py.File) -> list[str]:
@@ -82,7 +91,7 @@ def _datasets(file: h5py.File) -> list[str]:
     found: list[str] = []
 
     def visit(name: str, what: Any) -> None:
-        if isinstance(what, h5py.Dataset) and what.shape is not None and not name.startswith((f"{GROUP}/", ".h5fast/")):
+        if isinstance(what, h5py.Dataset) and name.split("/")[0] not in _OWN:
             found.append(name)
 
     file.visititems(visit)
@@ -92,52 +101,91 @@ def _datasets(file: h5py.File) -> list[str]:
 def write_rows(
     source: RowFile, parts: Mapping[str, np.ndarray], paths: Mapping[str, Path], *, memory: int, overwrite: bool
 ) -> None:
-    """Writes the rows of each part, ascending, to its file, stored as in the source; all files appear when all are complete."""
-    targets: dict[str, AtomicTarget] = {}
-    done = False
-    try:
-        for part, path in paths.items():
-            targets[part] = AtomicTarget(path, overwrite=overwrite, resume=False)
+    """Writes the rows of each part, ascending, to its file, stored as in the source, and with it all that belongs to no row; the
+    files get their names when all are complete."""
+    with finished_together(paths, overwrite=overwrite) as targets:
         for part, target in targets.items():
-            _fill(source, parts[part], target, memory)
-        for part in list(targets):
-            targets[part].finish()
-            del targets[part]
-        done = True
-    finally:
-        if not done:
-            for target in targets.values():
-                target.leave()
-                target.path.unlink(missing_ok=True)
+            recipes = dict.fromkeys(source.fields, Share(parts[part]))
+            own = frozenset(name.encode() for name in _OWN)
+            TreeCopy(source.file, target.file, recipes, memory, target.check, without=own).run()
+            target.rows = len(parts[part])
 
 
-def _fill(source: RowFile, rows: np.ndarray, target: AtomicTarget, memory: int) -> None:
-    fields = {name: Spec.of(dataset, attrs=_attributes(dataset)) for name, dataset in source.fields.items()}
-    for key, value in _attributes(source.file).items():
-        target.file.attrs[key] = value
-    for name in source.others:
-        parent = target.file.require_group(name.rpartition("/")[0] or "/")
-        source.file.copy(name, parent, name.rpartition("/")[2])
-    target.begin(fields, Plan(len(rows), "random rows", memory))
-    for name, dataset in source.fields.items():
-        output = target.outputs[name]
+@dataclass(frozen=True)
+class Share:
+    """Some rows of a dataset, as a recipe of :class:`~h5fast.copying.TreeCopy`.
+
+    Attributes:
+        rows: ascending
+    """
+
+    rows: np.ndarray
+
+    def create(
+        self, source: h5py.Dataset, group: h5g.GroupID, name: bytes, kind: h5t.TypeID, links: h5p.PropLCID | None = None
+    ) -> h5d.DatasetID:
+        """An empty dataset like `source`, of so many rows."""
+        properties, length = source.id.get_create_plist(), len(self.rows)
+        if missing(properties) is not None:
+            raise UnsupportedError(f"{source.file.filename}: {source.name!r} cannot be shared out: {missing(properties)}")
+        register_plugins(properties)
+        limits = tuple(h5s.UNLIMITED if limit is None else limit for limit in source.maxshape)
+        limits = (length if length and limits[0] != h5s.UNLIMITED else h5s.UNLIMITED, *limits[1:])
+        if properties.get_layout() == h5d.CHUNKED:
+            if limits[0] != h5s.UNLIMITED and source.chunks[0] > length:
+                properties.set_chunk((length, *source.chunks[1:]))
+        else:
+            limits = (length, *limits[1:])
+            if properties.get_layout() != h5d.CONTIGUOUS or properties.get_external_count():
+                properties = h5p.create(h5p.DATASET_CREATE)  # what lies elsewhere, or in the header, lies in the file
+                properties.set_obj_track_times(False)
+        properties.set_obj_track_times(False)
+        return h5d.create(group, name, kind, h5s.create_simple((length, *source.shape[1:]), limits), properties, links)
+
+    def fill(self, source: h5py.Dataset, target: h5py.Dataset, memory: int, check: Callable[[], None]) -> None:
+        """Writes the rows: whole chunks as they are stored, others decoded and encoded."""
+        if not target.size or source.id.get_type().detect_class(h5t.REFERENCE):
+            return
+        output = open_output(target, memory, 0)
         chunk = output.chunk_rows
-        output.dataset.resize(len(rows), axis=0)  # once, and not for each chunk
-        for moved, part in _runs(rows, chunk) if _is_movable(dataset, output.dataset) else [(False, rows)]:
+        for moved, part in _runs(self.rows, chunk) if _is_movable(source, target) else [(False, self.rows)]:
             if moved:
-                _move(dataset, part[::chunk], output)
+                _move(source, part[::chunk], output, check)
             else:
-                step = max(1, _BATCH_BYTES // max(1, fields[name].row_bytes))
+                step = max(1, min(_BATCH_BYTES, memory // 8) // max(1, source.dtype.itemsize * math.prod(source.shape[1:])))
                 for at in range(0, len(part), step):
-                    output.add(np.asarray(dataset.take(part[at : at + step])))
-        target.check()
+                    output.add(np.asarray(source.take(part[at : at + step])))
+                    check()
+        output.close()
+        check()
+
+    def chosen(self, values: np.ndarray) -> np.ndarray:
+        """The rows among all."""
+        found: np.ndarray = values[self.rows]
+        return found
 
 
-def _is_movable(dataset: Dataset, target: h5py.Dataset) -> bool:
-    """Whether chunks can be moved from one to the other: alike, and all there. Which one is not, HDF5 tells too slowly."""
-    if dataset.chunks is None or dataset.chunks != target.chunks or dataset.dtype.hasobject:
+def _is_movable(source: Dataset, target: h5py.Dataset) -> bool:
+    """Whether chunks can be moved from one to the other: alike, of whole rows, and all there. Which one is not, HDF5 tells too slowly."""
+    if source.chunks is None or source.chunks != target.chunks or source.chunks[1:] != source.shape[1:] or source.dtype.hasobject:
         return False
-    return bool(dataset.id.get_num_chunks() == -(-dataset.shape[0] // dataset.chunks[0]))
+    return bool(source.id.get_num_chunks() == -(-source.shape[0] // source.chunks[0]))
+
+
+def _move(source: Dataset, rows: np.ndarray, output: Output, check: Callable[[], None]) -> None:
+    """Moves the chunks that begin with these rows as they are stored."""
+    direct = reader_of(source).parts()
+    if direct is not None and len(direct) == 1:
+        for at in range(0, len(rows), _MOVED):
+            output.add_moved(direct[0].chunks, rows[at : at + _MOVED], lambda: f"{source.file.filename}::{source.name}")
+            check()
+        changed = direct[0].chunks[2].changed()
+        if changed:
+            raise ReadError(errno.ESTALE, f"changed while it was shared out: {changed}", source.file.filename)
+        return
+    for first in rows.tolist():
+        mask, stored = source.id.read_direct_chunk((first, *(0,) * (source.ndim - 1)))
+        output.add_stored(stored, mask, output.chunk_rows)
 
 
 def _runs(rows: np.ndarray, chunk: int) -> Iterator[tuple[bool, np.ndarray]]:
@@ -151,27 +199,3 @@ def _runs(rows: np.ndarray, chunk: int) -> Iterator[tuple[bool, np.ndarray]]:
             yield bool(moved[group[0]]), rows[group[0] * chunk : (group[-1] + 1) * chunk]
     if len(rows) > whole * chunk:
         yield False, rows[whole * chunk :]
-
-
-def _move(dataset: Dataset, rows: np.ndarray, output: Output) -> None:
-    """Moves the chunks that begin with these rows as they are stored."""
-    direct = reader_of(dataset).parts()
-    if direct is not None and len(direct) == 1:
-        output.add_moved(direct[0].chunks, rows, lambda: f"{dataset.file.filename}::{dataset.name}")
-        return
-    for first in rows.tolist():
-        mask, stored = dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
-        output.add_stored(stored, mask, output.chunk_rows)
-
-
-def _attributes(thing: Any) -> dict[str, Any]:
-    """The attributes of a dataset or file that mean the same in another file."""
-    found = {}
-    for key in thing.attrs:
-        if key in (ROWS_ATTRIBUTE, CODEC_ATTRIBUTE):
-            continue
-        dtype = thing.attrs.get_id(key).dtype
-        refers = h5py.check_ref_dtype(dtype) or h5py.check_ref_dtype(h5py.check_vlen_dtype(dtype) or np.dtype("u1"))
-        if not refers and dtype.names is None:
-            found[key] = thing.attrs[key]
-    return found
