@@ -32,9 +32,18 @@ def boxes(shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, most_b
     step = math.lcm(chunks[0], align)
     if box[0] > step:
         box[0] -= box[0] % step
-    ranges = (range(0, length, extent) for length, extent in zip(shape, box, strict=True))
-    for start in itertools.product(*ranges):
+    for start in _places([range(0, length, extent) for length, extent in zip(shape, box, strict=True)]):
         yield tuple(slice(first, min(first + extent, length)) for first, extent, length in zip(start, box, shape, strict=True))
+
+
+def _places(ranges: list[range]) -> Iterator[tuple[int, ...]]:
+    """``itertools.product`` of ranges, which it would make lists of first, however long they are."""
+    if not ranges:
+        yield ()
+        return
+    for first in ranges[0]:
+        for rest in _places(ranges[1:]):
+            yield (first, *rest)
 
 
 def tiled(values: np.ndarray, chunks: tuple[int, ...], fill: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ class Comparison:
         if kinds[0] != h5l.TYPE_HARD:
             self._check(groups[0].links.get_val(name) == groups[1].links.get_val(name), path, "targets of links")
             return False
-        places = [place_of(group, name) for group in groups]
+        places = [self._place(group, name, path) for group in groups]
         if places[0] in self._same:
             self._check(self._same[places[0]] == places[1], path, "objects behind the names")
             return False
@@ -80,6 +80,13 @@ class Comparison:
         if isinstance(found[0], h5d.DatasetID):
             self._dataset(path)
         return isinstance(found[0], h5g.GroupID)
+
+    def _place(self, group: h5g.GroupID, name: bytes, path: bytes) -> tuple[int, int]:
+        try:
+            return place_of(group, name)
+        except RuntimeError as error:
+            raise H5FastError(f"{self._files[1].filename}: {path.decode('utf-8', 'replace')}: libhdf5 cannot read what it made as a copy "
+                              f"of it ({error})") from error
 
     def _attributes(self, path: bytes) -> None:
         objects = [h5o.open(file.id, path) for file in self._files]
@@ -106,6 +113,8 @@ class Comparison:
     def _dataset(self, path: bytes) -> None:
         mine, theirs = (file[path] for file in self._files)
         name = path.decode("utf-8", "replace")
+        if mine.shape is not None and mine.is_virtual:
+            name += " (made of other files, which a copy in another folder may not find)"
         self._check(_extent(mine.id.get_space()) == _extent(theirs.id.get_space()), name, "shapes")
         self._check(_fill(mine.id) == _fill(theirs.id), name, "fill values")
         if mine.shape is None:
@@ -113,10 +122,12 @@ class Comparison:
         kind = mine.id.get_type()
         try:  # opaque types have an equivalent in NumPy that HDF5 does not convert to
             fixed = not mine.dtype.hasobject and not kind.detect_class(h5t.OPAQUE) and not kind.detect_class(h5t.BITFIELD)
-        except TypeError:
+        except (TypeError, KeyError):
             fixed = False  # a type that NumPy lacks
         if plugins.missing(mine.id.get_create_plist()) is not None:
             self._check(_stored(mine.id) == _stored(theirs.id), name, "stored chunks")
+        elif _holds_nothing(mine) and _holds_nothing(theirs):
+            pass  # all of it is the fill value, which is the same
         elif not fixed or not mine.shape or not mine.size:
             self._holders(mine.id, theirs.id, name)
         else:
@@ -157,6 +168,12 @@ class Comparison:
         return _region(h5r.get_region(mine, one.id)) == _region(h5r.get_region(theirs, other.id))
 
 
+def _holds_nothing(dataset: h5py.Dataset) -> bool:
+    """Whether no element was ever written, and all of them are where others look for them: in the file."""
+    properties = dataset.id.get_create_plist()
+    return not dataset.is_virtual and not properties.get_external_count() and not dataset.id.get_storage_size()
+
+
 def _extent(space: h5s.SpaceID) -> tuple[Any, ...]:
     kind = space.get_simple_extent_type()
     return (kind, None, None) if kind == h5s.NULL else (kind, space.get_simple_extent_dims(), space.get_simple_extent_dims(True))
@@ -183,7 +200,7 @@ def _fill(dataset: h5d.DatasetID) -> tuple[Any, ...]:
             return (state, None)
         element = np.zeros((), dtype)
         properties.get_fill_value(element)
-    except TypeError:
+    except (TypeError, KeyError):
         return (state, None)
     return (state, element.tobytes())
 

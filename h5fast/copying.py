@@ -59,9 +59,11 @@ def values_of(holder: h5a.AttrID | h5d.DatasetID) -> tuple[np.ndarray[Any, Any],
     Raises ``TypeError`` for a type that can be taken in neither way.
     """
     kind, shape = holder.get_type(), holder.get_space().get_simple_extent_dims()
+    if _lists_regions(kind):
+        raise TypeError("it holds lists of region references, at which h5py crashes")
     try:
         dtype = kind.dtype
-    except TypeError:
+    except (TypeError, KeyError):  # KeyError: of the VAX's order of bytes
         if any(map(kind.detect_class, (h5t.VLEN, h5t.REFERENCE, h5t.STRING))):
             raise
         dtype = None
@@ -222,7 +224,7 @@ class TreeCopy:
             made = h5a.create(target, name, self._type(kind), attribute.get_space())
             if attribute.get_space().get_simple_extent_type() != h5s.NULL and not kind.detect_class(h5t.REFERENCE):
                 try:
-                    made.write(*_texts_of(attribute) if _lists_texts(kind) else values_of(attribute))
+                    made.write(*_pointers_of(attribute) if kind.detect_class(h5t.VLEN) else values_of(attribute))
                 except TypeError as error:
                     raise UnsupportedError(f"{self._source.filename}: the attribute {_text(name)!r} of {_text(path)!r} cannot be "
                                            f"read by h5py: {error}") from error
@@ -280,13 +282,19 @@ class TreeCopy:
         return h5r.create(self._target.id, path, h5r.OBJECT)
 
 
-def _lists_texts(kind: h5t.TypeID) -> bool:
-    """Whether elements are lists of texts of fixed length, as MATLAB's names of fields are. h5py writes them without their ends."""
-    return bool(kind.detect_class(h5t.VLEN) and kind.detect_class(h5t.STRING))
+def _lists_regions(kind: h5t.TypeID) -> bool:
+    """Whether there are lists of region references. h5py makes room for objects in place of them, which are shorter."""
+    if isinstance(kind, h5t.TypeCompoundID):
+        return any(_lists_regions(kind.get_member_type(place)) for place in range(kind.get_nmembers()))
+    if isinstance(kind, (h5t.TypeVlenID, h5t.TypeArrayID)):
+        inner = kind.get_super()
+        return _lists_regions(inner) or (isinstance(kind, h5t.TypeVlenID) and inner.equal(h5t.STD_REF_DSETREG))
+    return False
 
 
-def _texts_of(attribute: h5a.AttrID) -> tuple[np.ndarray[Any, Any], h5t.TypeID]:
-    """Elements as HDF5 has them in memory, where they are pointers; what these point to is freed with the process."""
+def _pointers_of(attribute: h5a.AttrID) -> tuple[np.ndarray[Any, Any], h5t.TypeID]:
+    """Lists as HDF5 has them in memory, where they are pointers; what these point to is freed with the process. h5py writes texts of
+    fixed length in them (MATLAB's names of fields) without their ends, and swaps the bytes of big-endian numbers."""
     kind = attribute.get_type()
     values = np.zeros(attribute.shape, f"V{kind.get_size()}")
     attribute.read(values, kind)

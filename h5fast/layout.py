@@ -134,7 +134,7 @@ def _check_type(dataset_id: h5d.DatasetID) -> np.dtype:
     stored = dataset_id.get_type()
     try:
         dtype: np.dtype = stored.dtype
-    except TypeError as error:
+    except (TypeError, KeyError) as error:  # KeyError: of the VAX's order of bytes
         raise Indirect(f"NumPy has no such type ({error})") from error
     if dtype.hasobject or dtype.kind == "T":
         raise Indirect("elements of variable length or references")

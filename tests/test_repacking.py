@@ -287,12 +287,50 @@ def test_what_h5py_cannot_read_is_copied_and_not_compared(tmp_path: Path) -> Non
     """Lists of times, as PyTables writes them."""
     path = tmp_path / "f.h5"
     with h5py.File(path, "w") as file:
-        h5py.h5d.create(file.id, b"times", h5py.h5t.vlen_create(h5py.h5t.UNIX_D32LE), h5py.h5s.create_simple((2,)))
+        kind = h5py.h5t.vlen_create(h5py.h5t.UNIX_D32LE)
+        made = h5py.h5d.create(file.id, b"times", kind, h5py.h5s.create_simple((2,)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.zeros(2, f"V{kind.get_size()}"), kind)
     with pytest.raises(UnsupportedError, match=r"f\.h5: /times cannot be read by h5py.*verify=False"):
         repack(path, tmp_path / "o.h5")
     assert only(tmp_path, "f.h5")
     repack(path, tmp_path / "o.h5", verify=False)
     assert only(tmp_path, "f.h5", "o.h5")
+
+
+def test_lists_of_big_endian_numbers(tmp_path: Path) -> None:
+    """h5py takes them for native ones, and writes them with their bytes in the other order."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        kind = h5py.h5t.vlen_create(h5py.h5t.STD_U64BE)
+        attribute = h5py.h5a.create(file.id, b"lists", kind, h5py.h5s.create_simple((2,)))
+        values = np.empty(2, h5py.vlen_dtype("u8"))
+        values[0], values[1] = np.array([1, 2], "u8"), np.array([3], "u8")
+        attribute.write(values, h5py.h5t.py_create(values.dtype))
+        before = [each.tolist() for each in file.attrs["lists"]]
+    repack(path, tmp_path / "o.h5")
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert [each.tolist() for each in file.attrs["lists"]] == before
+        assert file.attrs.get_id("lists").get_type().get_super().equal(h5py.h5t.STD_U64BE)
+
+
+def test_lists_of_regions_are_refused(tmp_path: Path) -> None:
+    """Reading them through h5py writes behind the memory that it has: nothing of them may be read."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        h5py.h5a.create(file.id, b"regions", h5py.h5t.vlen_create(h5py.h5t.STD_REF_DSETREG), h5py.h5s.create_simple((1,)))
+    with pytest.raises(UnsupportedError, match=r"'regions' of '/'.*lists of region references"):
+        repack(path, tmp_path / "o.h5")
+    assert only(tmp_path, "f.h5")
+
+
+def test_a_huge_dataset_that_was_never_written(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (1 << 33, 1 << 28), "i4", fillvalue=3)
+        file.create_dataset("y", (1 << 33, 1 << 28), "i4", chunks=(64, 64))
+    repack(path, tmp_path / "o.h5")
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["x"].shape == (1 << 33, 1 << 28) and file["x"][5, 5] == 3 and file["y"].chunks == (64, 64)
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
