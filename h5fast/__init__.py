@@ -36,6 +36,7 @@ Layers, each of which imports only what stands below it::
     generators          write_generator() …             batches of a generator, or what a model makes of them, become files
     asking              Batches                         batches of a generator, asked for ahead
     tuning              tune()                              which chunks and codec suit a dataset, measured on a part of it
+    cache_trial         measure_cache()                     what a chunk cache brings to h5py, measured on a part of a dataset
     repacking           repack()                            a file with the same contents, stored in another way
     copying, comparing  TreeCopy, Comparison                objects and links of a file, made anew in another; compared
     recoding, boxes     recode(), boxes()                   one dataset in other chunks or filters; cut into what fits the memory

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -25,6 +26,7 @@ import numpy as np
 
 from h5fast import layout, plugins
 from h5fast.boxes import Box, boxes
+from h5fast.cache_trial import measure_cache
 from h5fast.caching import DEFAULT_BYTES, ChunkCache, check_cache_access, chunk_cache
 from h5fast.chunking import choose_rows
 from h5fast.codec import Codec, Pipeline, resolve_codec
@@ -102,6 +104,8 @@ class TuneReport:
         reason: why
         cache, best_cache: the chunk cache that suits reads through h5py, as the dataset is stored now, and in the best way
         decoded, decoded_cached: share of those reads that decode a chunk, expected with HDF5's own cache, and with `cache`
+        h5py_rate, h5py_rate_cached: rows (or crops) a second that plain h5py reads of the part that was tried, stored as it is now, with
+            HDF5's own cache and with `cache`, each as large a share of the part's chunks as it is of all; None where there are no chunks
     """
 
     path: str
@@ -117,6 +121,8 @@ class TuneReport:
     best_cache: ChunkCache
     decoded: float
     decoded_cached: float
+    h5py_rate: float | None
+    h5py_rate_cached: float | None
 
 
 def tune(path: str | os.PathLike[str], dataset: str | None = None, *, access: str = "random rows", crop: Sequence[int] | None = None,
@@ -162,17 +168,17 @@ def tune(path: str | os.PathLike[str], dataset: str | None = None, *, access: st
     with open_file(os.fspath(path)) as file:
         found = _found(file, dataset)
         trials = _Trials(found, access, _crop_of(found, crop))
-        trials.run(deadline)
+        cache = chunk_cache(found, access, crop=trials.crop if access == "crops" else None, memory=budget)
+        trials.run(deadline, cache)
         present, others = trials.measured[0], sorted(trials.measured[1:], key=lambda one: one.cost)
         best, reason = _best(present, others)
-        cache = chunk_cache(found, access, crop=trials.crop if access == "crops" else None, memory=budget)
         best_cache = cache
         if best.chunks is not None and not best.present:
             best_cache = chunk_cache(found.shape, access, chunks=_clipped(best.chunks, found.shape), dtype=found.dtype,
                                      compressed=best.codec != "none", crop=trials.crop if access == "crops" else None, memory=budget)
         default = ChunkCache(DEFAULT_BYTES, 0, 0.0, 0, "")
         return TuneReport(os.fspath(path), found.name, found.shape, str(found.dtype), access, trials.sample.nbytes, (present, *others),
-                          best, reason, cache, best_cache, _decoded(found, access, default), _decoded(found, access, cache))
+                          best, reason, cache, best_cache, _decoded(found, access, default), _decoded(found, access, cache), *trials.through_h5py)
 
 
 def _found(file: File, name: str | None) -> Dataset:
@@ -251,6 +257,7 @@ class _Trials:
         sample: its elements that are
         crop: shape of one, of the sample's size at most
         measured: the results, the present way first
+        through_h5py: rates with HDF5's own chunk cache and with the proposed one, as it is stored now
     """
 
     def __init__(self, dataset: Dataset, access: str, crop: tuple[int, ...]) -> None:
@@ -258,8 +265,9 @@ class _Trials:
         self.sample = _sample(dataset, access, crop)
         self.crop = _clipped(crop, self.sample.shape)
         self.measured: list[Measured] = []
+        self.through_h5py: tuple[float | None, float | None] = None, None
 
-    def run(self, deadline: float) -> None:
+    def run(self, deadline: float, cache: ChunkCache) -> None:
         """Tries codecs with the chunks that are usual for this access, then other chunks with the best of them."""
         with tempfile.TemporaryDirectory(prefix="h5fast-tune-") as folder, contextlib.ExitStack() as opened:
             tries = [self._write(Path(folder), opened, None)]
@@ -274,6 +282,11 @@ class _Trials:
                           if shape != usual and time.perf_counter() < deadline]
                 measured = self._measure(tries)
             self.measured = measured
+            if self._dataset.chunks is not None:
+                alone = Path(folder) / "alone.h5"  # a file that is open keeps the cache that it was opened with
+                shutil.copyfile(tries[0].dataset.file.filename, alone)
+                share = min(1.0, self.sample.nbytes / self._dataset.nbytes)
+                self.through_h5py = measure_cache(alone, "x", self._access, self.crop, cache, share)
 
     def _codecs(self) -> Iterator[Any]:
         yield from _CODECS
@@ -446,7 +459,10 @@ def format_tuning(report: TuneReport) -> str:
     cache = report.cache
     lines += ["", "for reads through h5py, as it is stored now: " + _format_cache(cache),
               f"  {cache.reason}",
-              f"  reads that decode a chunk: {report.decoded:.1%} with HDF5's own cache, {report.decoded_cached:.1%} with this one"]
+              f"  reads that decode a chunk, as computed: {report.decoded:.1%} with HDF5's own cache, {report.decoded_cached:.1%} with this one"]
+    if report.h5py_rate is not None and report.h5py_rate_cached is not None:
+        lines += [f"  measured through h5py: {report.h5py_rate:,.0f} {unit} with HDF5's own cache, {report.h5py_rate_cached:,.0f} with this one, on "
+                  "the same part; each cache is as large a share of the part's chunks as it is of all"]
     if report.best_cache != cache:
         lines += ["in the best way: " + _format_cache(report.best_cache), f"  {report.best_cache.reason}"]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from repack_files import snapshot, write_everything
 
 from h5fast import TuneReport, UnsupportedError, repack, tune
 from h5fast.cli import main
+from h5fast.tuning import format_tuning
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,11 @@ def check(report: TuneReport) -> None:
     assert costs == sorted(costs)
     assert all(one.stored_bytes > 0 and one.rows_per_second > 0 and one.read_bytes > 0 for one in report.measured)
     assert 0 <= report.decoded_cached <= report.decoded <= 1
+    if report.measured[0].chunks is None:
+        assert report.h5py_rate is report.h5py_rate_cached is None
+    else:
+        assert report.h5py_rate is not None and report.h5py_rate_cached is not None
+        assert report.h5py_rate > 0 and report.h5py_rate_cached > 0
 
 
 def test_chunks_of_many_rows_are_not_for_random_ones(path: Path) -> None:
@@ -54,6 +60,19 @@ def test_chunks_of_many_rows_are_not_for_random_ones(path: Path) -> None:
     with h5py.File(path) as file:
         assert report.measured[0].stored_bytes == pytest.approx(file["image"].id.get_storage_size(), rel=0.1)
     assert path.read_bytes() == before
+
+
+def test_what_a_cache_brings_is_measured(tmp_path: Path) -> None:
+    """Chunks of rows that all fit the proposed cache, and not HDF5's own, are decoded once."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=files.content((4096, 64, 64), "<f4"), chunks=(256, 64, 64), compression="gzip")
+    report = tune(path, seconds=0.001)
+    check(report)
+    assert report.decoded_cached == 0 < report.decoded
+    assert report.h5py_rate is not None and report.h5py_rate_cached is not None
+    assert report.h5py_rate_cached > 3 * report.h5py_rate  # decoding a chunk takes a hundred times as long as copying a row
+    assert "measured through h5py" in format_tuning(report)
 
 
 def test_the_largest_is_tuned_unless_one_is_named(path: Path) -> None:
