@@ -16,7 +16,7 @@ import numpy as np
 from h5fast.outputs import DirectOutput, Output, open_output, smallest_memory
 from h5fast.sizes import format_bytes
 from h5fast.specs import Spec, lay_out
-from h5fast.transaction import Transaction, commit_path
+from h5fast.transaction import Transaction, drop_commit
 
 __all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_new", "check_target", "finished_together",
            "partial_path"]
@@ -178,7 +178,7 @@ class AtomicTarget:
         self.leave()
         if not self.resumed:
             self.path.unlink(missing_ok=True)
-            commit_path(self.path).unlink(missing_ok=True)
+            drop_commit(self.path)
 
 
 @contextlib.contextmanager
@@ -272,7 +272,7 @@ def _drop_finished(partial: Path, path: Path) -> None:
     """Takes away what is left of a writer that was killed when its file had its name already."""
     if path.exists() and partial.exists() and os.path.samefile(path, partial):
         partial.unlink()
-        commit_path(partial).unlink(missing_ok=True)
+        drop_commit(partial)
 
 
 def create_fields(file: h5py.File, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from h5fast._paged import PAGE, PagedFile
 
-__all__ = ["Transaction", "commit_path", "read_state"]
+__all__ = ["Transaction", "commit_path", "drop_commit", "files_beside", "read_state"]
 
 _MAGIC = b"h5fast commit 1\n"
 _DIGEST = 16
@@ -33,6 +33,18 @@ _DIGEST = 16
 def commit_path(path: Path) -> Path:
     """Where the last commit of the file at `path` is told."""
     return path.with_name(path.name + ".commit")
+
+
+def files_beside(path: Path) -> tuple[Path, Path]:
+    """What there may be beside the file at `path`: its last commit, and one that was being written when the process was killed."""
+    commit = commit_path(path)
+    return commit, commit.with_name(commit.name + ".new")
+
+
+def drop_commit(path: Path) -> None:
+    """Takes away what lies beside the file at `path`: it cannot be continued then."""
+    for beside in files_beside(path):
+        beside.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
@@ -72,16 +84,22 @@ class Transaction(PagedFile):
         self.state: dict[str, Any] | None = None
         self.blobs: dict[str, bytes] = {}
         self._is_locked = False
-        found = _read_commit(commit_path(path)) if resume and path.exists() else None
-        if found is None:
+        if not (resume and path.exists() and self._continue()):
             self._begin()
-        else:
-            self.descriptor = self._open_locked(os.O_RDWR)
-            try:
+
+    def _continue(self) -> bool:
+        """Whether there is a commit, from which the file is continued now."""
+        self.descriptor = self._open_locked(os.O_RDWR)
+        try:
+            found = _read_commit(commit_path(self.path))  # not before: who had the lock may have made another
+            if found is not None:
                 self._roll_forward(*found)
-            except BaseException:
-                self.close()
-                raise
+                return True
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return False
 
     def _begin(self) -> None:
         """A new file. One that is there keeps its bytes, in case they have another name as well."""
@@ -92,17 +110,26 @@ class Transaction(PagedFile):
         else:
             os.unlink(self.path)
             os.close(former)
-        commit_path(self.path).unlink(missing_ok=True)
+        drop_commit(self.path)
         self.descriptor = self._open_locked(os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def _open_locked(self, flags: int) -> int:
         descriptor = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
         try:
             self._lock(descriptor)
+            if not self._leads_to(descriptor):  # who had the lock gave the file its name meanwhile, or began anew
+                raise OSError(errno.EBUSY, "is being written by another Writer", str(self.path))
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _leads_to(self, descriptor: int) -> bool:
+        """Whether the path is still that of the file that was opened."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -152,7 +179,7 @@ class Transaction(PagedFile):
             os.fsync(self.descriptor)
             pages = {number: page for number, page in self.pages.items() if number * PAGE < self.size}
             head = {"size": self.size, "state": dict(state), "fingerprint": self._fingerprint(self.size)}
-            _write_commit(commit_path(self.path), head, blobs, pages)
+            _write_commit(self.path, head, blobs, pages)
             for number, page in pages.items():
                 _write_all(self.descriptor, page, number * PAGE)
             if os.fstat(self.descriptor).st_size > self.size:
@@ -176,7 +203,7 @@ class Transaction(PagedFile):
             self.commit(state, {})
         self.check()
         if then is not None:
-            commit_path(self.path).unlink(missing_ok=True)
+            drop_commit(self.path)
             self._unlock()  # HDF5 takes that lock itself
             then(self.path)
         os.fsync(self.descriptor)
@@ -184,7 +211,7 @@ class Transaction(PagedFile):
             os.replace(self.path, target)
         else:
             _rename_to_new(self.path, target)
-        commit_path(self.path).unlink(missing_ok=True)
+        drop_commit(self.path)
         _sync_folder(target)
 
     def close(self) -> None:
@@ -226,13 +253,12 @@ def _write_all(descriptor: int, data: Any, offset: int) -> None:
 
 
 def _write_commit(path: Path, head: dict[str, Any], blobs: Mapping[str, bytes], pages: Mapping[int, bytearray]) -> None:
-    numbers = sorted(pages)
+    (commit, new), numbers = files_beside(path), sorted(pages)
     head = {**head, "blobs": [[name, len(blob)] for name, blob in blobs.items()],
             "pages": [[number, len(pages[number])] for number in numbers]}
     text = json.dumps(head).encode()
     parts: list[bytes | bytearray] = [_MAGIC, len(text).to_bytes(8, "little"), text, *blobs.values(), *(pages[number] for number in numbers)]
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    new = path.with_name(path.name + ".new")
     try:
         with open(new, "wb") as file:
             for part in parts:
@@ -241,11 +267,11 @@ def _write_commit(path: Path, head: dict[str, Any], blobs: Mapping[str, bytes], 
             file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, path)
+        os.replace(new, commit)
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    _sync_folder(path)
+    _sync_folder(commit)
 
 
 def _read_commit(path: Path) -> tuple[dict[str, Any], dict[str, bytes], dict[int, bytearray]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,3 +101,61 @@ def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
     file.check()
     assert (tmp_path / "file").read_bytes() == b"of the parent"
     file.close()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_that_another_writer_replaces_meanwhile(resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened before the other gave up its lock, locked afterwards: it is not the file that has the name, or that was named."""
+    path = tmp_path / "f"
+    first = Transaction(path, resume=False)
+    first.write(b"first")
+    first.commit({"rows": 1}, {})
+    first.close()
+    lock = fcntl.flock
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        path.rename(tmp_path / "named")
+        path.write_bytes(b"of another")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    with pytest.raises(OSError, match="another Writer") as caught:
+        Transaction(path, resume=resume)
+    assert caught.value.errno == errno.EBUSY
+    assert path.read_bytes() == b"of another" and (tmp_path / "named").read_bytes() == b"first"
+
+
+def test_a_commit_that_was_made_while_waiting_is_the_one_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    first = Transaction(path, resume=False)
+    first.write(b"first")
+    first.commit({"rows": 1}, {})
+    first.close()
+    lock = fcntl.flock
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        other = Transaction(path, resume=True)
+        other.write(b"FIRST and more")
+        other.commit({"rows": 2}, {})
+        other.close()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    again = Transaction(path, resume=True)
+    assert again.state == {"rows": 2} and again.read(100) == b"FIRST and more"
+    again.close()
+
+
+def test_half_a_commit_does_not_stay(tmp_path: Path) -> None:
+    """What a process that was killed while it wrote one left behind."""
+    path = tmp_path / "f.partial"
+    half = tmp_path / "f.partial.commit.new"
+    for resume in (False, True):
+        half.write_bytes(b"half")
+        file = Transaction(path, resume=resume)
+        file.write(b"all")
+        file.finish({}, tmp_path / "f", replace=True)
+        file.close()
+        assert [each.name for each in tmp_path.iterdir()] == ["f"]

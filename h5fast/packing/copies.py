@@ -16,7 +16,7 @@ from h5fast.packing.labels import ClassNumbers, labels_path
 from h5fast.packing.layouts import EncodedSink, Output, stored_name
 from h5fast.packing.members import Member, opened_bytes
 from h5fast.target import AtomicTarget, finished_together, partial_path
-from h5fast.transaction import commit_path
+from h5fast.transaction import drop_commit
 from h5fast.tree import encoded
 from h5fast.tree.filetree import FileTree
 from h5fast.tree.saved import write_member_index
@@ -120,8 +120,8 @@ def _write_encoded(source: TreeFile, parts: Mapping[str, np.ndarray], outputs: M
     except BaseException:
         for part, sink in sinks.items():
             sink.leave()
-            for left in (partial_path(outputs[part].path), commit_path(partial_path(outputs[part].path))):
-                left.unlink(missing_ok=True)
+            partial_path(outputs[part].path).unlink(missing_ok=True)
+            drop_commit(partial_path(outputs[part].path))
         raise
 
 

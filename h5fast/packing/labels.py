@@ -15,7 +15,7 @@ import numpy as np
 from h5fast.packing.choosing import load_callable
 from h5fast.packing.members import Member
 
-__all__ = ["ClassNumbers", "Labels", "labels_path", "write_labels"]
+__all__ = ["ClassNumbers", "Labels", "label_files", "labels_path", "write_labels"]
 
 _NONE = -1
 
@@ -26,14 +26,19 @@ def labels_path(path: str | os.PathLike[str]) -> Path:
     return file.with_name(file.name.replace(".", "_") + "_labels.json")
 
 
+def label_files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """That file, and the one that it is while it is written."""
+    where = labels_path(path)
+    return where, where.with_name(where.name + ".partial")
+
+
 def write_labels(path: str | os.PathLike[str], numbers: Mapping[str, int]) -> Path:
     """Writes the numbers of the classes of a file as JSON beside it, in one step; returns where. Without classes, there is no such
     file afterwards: those of a former file would be read as this one's."""
-    where = labels_path(path)
+    where, part = label_files(path)
     if not numbers:
         where.unlink(missing_ok=True)
         return where
-    part = where.with_name(where.name + ".partial")
     part.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape")
     os.replace(part, where)
     return where

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from h5fast.packing.estimating import estimate
-from h5fast.packing.labels import labels_path, write_labels
+from h5fast.packing.labels import label_files, write_labels
 from h5fast.packing.layouts import Output, Sink
 from h5fast.packing.members import Problem
 from h5fast.packing.options import Options
@@ -20,7 +20,7 @@ from h5fast.packing.sources import open_source
 from h5fast.packing.tables import is_table, pack_columns
 from h5fast.progress import ByteBar
 from h5fast.target import check_new, partial_path
-from h5fast.transaction import commit_path, read_state
+from h5fast.transaction import drop_commit, files_beside, read_state
 
 __all__ = ["Packed", "own_files", "pack", "write_all"]
 
@@ -201,7 +201,7 @@ def own_files(*paths: Path) -> frozenset[str]:
     return frozenset(
         os.path.abspath(name)
         for path in paths
-        for name in (path, partial_path(path), commit_path(partial_path(path)), labels_path(path))
+        for name in (path, partial_path(path), *files_beside(partial_path(path)), *label_files(path))
     )
 
 
@@ -241,7 +241,7 @@ def _leave(path: Path, sink: Sink, *, useless: bool) -> None:
         sink.leave()
     if useless or not sink.count:  # the same error, or a file like this, is all that resuming could give
         with contextlib.suppress(OSError):
-            commit_path(partial_path(path)).unlink(missing_ok=True)
+            drop_commit(partial_path(path))
             partial_path(path).unlink(missing_ok=True)
 
 
