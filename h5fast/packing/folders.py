@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from h5fast.packing.members import Folder, Member, Problem, clean_path
+from h5fast.packing.members import Folder, Member, Problem
 
 __all__ = ["FolderSource"]
 
@@ -81,7 +81,7 @@ class FolderSource:
 
 def _member(path: str, file: str, about: os.stat_result) -> Member:
     return Member(
-        clean_path(path),
+        path,
         about.st_size,
         lambda: open(file, "rb"),
         file=file,

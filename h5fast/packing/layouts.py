@@ -164,10 +164,10 @@ class StackSink:
                 "path": np.array([stored_name(member.path) for member, _, _ in found], object),
             }
         )
-        for member, row, label in found:
+        for _, row, label in found:
             self.classes.add(label)
-            self._trail.add(member)
             self.written += row.nbytes
+        self._trail.add(*(member for member, _, _ in found))
         self.count += len(found)
         return []
 

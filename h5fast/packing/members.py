@@ -95,9 +95,10 @@ class Trail:
         if self._former is not None and self._count == self._former[0] and self._told() == self._former:
             self._former = None
 
-    def add(self, member: Member) -> None:
-        """A member has been added."""
-        self._take(member)
+    def add(self, *members: Member) -> None:
+        """Members have been added."""
+        for member in members:
+            self._take(member)
         self._note["trail"] = self._told()
 
     def check(self) -> None:

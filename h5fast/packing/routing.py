@@ -49,26 +49,30 @@ class _Seen:
 
     files: set[int] = field(default_factory=set)
     folders: set[int] = field(default_factory=set)
+    last: str = ""  # the folder of the file before: most lie in the same one
 
     def problem(self, path: str) -> str | None:
         """Why a path cannot be that of another file, as a clause; None where it can, and has come by now."""
-        above = [hash(path[:at]) for at, letter in enumerate(path) if letter == "/"]
-        mine = hash(path)
+        mine, folder = hash(path), path.rpartition("/")[0]
         if mine in self.files:
             return "there is another file of that path before it"
-        if mine in self.folders or not self.files.isdisjoint(above):
+        if mine in self.folders or (folder != self.last and not self._is_folder(folder)):
             return "a file and a folder have the same path"
         self.files.add(mine)
-        self.folders.update(above)
+        self.last = folder
         return None
 
     def folder(self, path: str) -> bool:
         """Whether there is none of this path yet; it is there from now on."""
-        above = {hash(path[:at]) for at, letter in enumerate(path) if letter == "/"}
-        mine = hash(path)
-        if mine in self.folders or mine in self.files or not self.files.isdisjoint(above):
+        return hash(path) not in self.folders and self._is_folder(path)
+
+    def _is_folder(self, path: str) -> bool:
+        """Whether no file has this path, or one of a folder that it lies in; all of them are folders from now on."""
+        whole = path + "/"
+        found = {hash(whole[:at]) for at, letter in enumerate(whole) if letter == "/" and at}
+        if not self.files.isdisjoint(found):
             return False
-        self.folders.update(above, (mine,))
+        self.folders.update(found)
         return True
 
 
@@ -160,12 +164,11 @@ class Route:
             if member.path in failed:
                 self._note(Problem(member.path, failed[member.path]))
             elif part in replaying and self._sinks[part].replay(member, label):
-                pass
+                self._tell()
             else:
                 replaying.discard(part)
                 self._labels[member.path] = label
                 yield member
-            self._tell()
 
     def _put(self, batch: list[tuple[Member, Any]]) -> None:
         for part, sink in self._sinks.items():
@@ -179,6 +182,7 @@ class Route:
                     self._note(problem, sink)
         for member, _ in batch:
             del self._labels[member.path]
+        self._tell()
         if sum(sink.written for sink in self._sinks.values()) - self._flushed >= _FLUSH_BYTES:
             for sink in self._sinks.values():
                 sink.flush()
