@@ -254,7 +254,7 @@ def check_new(path: Path, *, overwrite: bool, resume: bool) -> None:
     check_target(path, overwrite)
     _drop_finished(partial, path)
     if partial.exists() and not (overwrite or resume):
-        raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True continues it, overwrite=True begins anew",
+        raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True (--resume) continues it, overwrite=True (--overwrite) begins anew",
                               str(partial))
 
 
@@ -263,7 +263,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(errno.EEXIST, "exists; overwrite=True replaces it when the new one is complete", str(path))
+        raise FileExistsError(errno.EEXIST, "exists; overwrite=True (--overwrite) replaces it when the new one is complete", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the folder does not exist", str(path.parent))
 

@@ -95,6 +95,8 @@ def _print_repacked(report: RepackReport) -> None:
 
 def _codec(text: str) -> Any:
     name, separator, level = text.partition(":")
+    if separator and not level.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a codec and its level, such as gzip:9")
     return (name, int(level)) if separator else None if text == "none" else text
 
 

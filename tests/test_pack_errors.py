@@ -273,6 +273,7 @@ def test_labels_of_a_former_file_are_not_left(tmp_path: Path) -> None:
         {"codec": "lzq"},
         {"ext": ""},
         {"name": "label"},
+        {"mode": "XYZ"},
         {"name": "/path"},
         {"name": "class_names"},
     ],

@@ -18,16 +18,25 @@ __all__ = ["Decoder", "Undecodable", "check_images"]
 
 _JPEG = b"\xff\xd8\xff"
 _CHANNELS = {"L": "GRAY", "RGB": "RGB"}
+_USUAL = ("1", "L", "RGB", "RGBA")
 
 
 class Undecodable(ValueError):
     """The bytes are not what they should be; the message says why, as a clause."""
 
 
-def check_images() -> None:
-    """Raises ``ImportError`` where images cannot be decoded, before any work begins."""
+def check_images(mode: str | None = None) -> None:
+    """Raises ``ImportError`` where images cannot be decoded, and ``ValueError`` for a mode that Pillow has not, before any work
+    begins."""
     if importlib.util.find_spec("PIL") is None:
         raise ImportError("decoding images needs Pillow: pip install 'h5fast[images]', or give a reader= of your own")
+    if mode is not None and mode not in _USUAL:
+        from PIL import Image
+
+        try:
+            Image.getmodebase(mode)
+        except KeyError:
+            raise ValueError(f"mode is one of Pillow's, such as RGB, L or RGBA, not {mode!r}") from None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Options:
             raise ValueError(f"jobs is at least 1, not {self.jobs}")
         Spec((), "uint8", codec=self.resolved_codec, chunk_rows=self.chunk_rows)
         if self.decodes and self.reader is None:
-            check_images()
+            check_images(self.mode)
 
     @property
     def decodes(self) -> bool:
