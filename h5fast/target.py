@@ -15,10 +15,10 @@ import numpy as np
 
 from h5fast.outputs import DirectOutput, Output, open_output, smallest_memory
 from h5fast.sizes import format_bytes
-from h5fast.specs import Spec, lay_out
+from h5fast.specs import Recipe, Spec, lay_out
 from h5fast.transaction import Transaction, drop_commit
 
-__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_new", "check_target", "finished_together",
+__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_fields", "check_new", "check_target", "finished_together",
            "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
@@ -275,11 +275,22 @@ def _drop_finished(partial: Path, path: Path) -> None:
         drop_commit(partial)
 
 
-def create_fields(file: h5py.File, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:
-    """Makes the datasets of a new file, with their attributes, and the ways into them."""
+def check_fields(fields: Mapping[str, Spec], plan: Plan) -> None:
+    """Raises the ``ValueError`` of fields for which no datasets can be made, while nothing has been changed."""
+    _laid_out({name: spec.with_codec("lzf") if spec.codec == "auto" else spec for name, spec in fields.items()}, plan)
+
+
+def _laid_out(fields: Mapping[str, Spec], plan: Plan) -> tuple[dict[str, Recipe], dict[str, int]]:
+    """How each field is stored, and its share of the memory."""
     layouts = {name: lay_out(name, spec, access=plan.access, rows=plan.rows, most_bytes=plan.most_bytes(fields),
                              codec_reason=plan.reasons.get(name, "asked for")) for name, spec in fields.items()}
     shares = _shares(fields, {name: layout.chunk_rows * fields[name].row_bytes for name, layout in layouts.items()}, plan.memory)
+    return layouts, shares
+
+
+def create_fields(file: h5py.File, fields: Mapping[str, Spec], plan: Plan) -> dict[str, Output]:
+    """Makes the datasets of a new file, with their attributes, and the ways into them."""
+    layouts, shares = _laid_out(fields, plan)
     outputs = {}
     for name, spec in fields.items():
         found = layouts[name]

@@ -19,7 +19,7 @@ from h5fast.chunking import check_access
 from h5fast.sampling import SAMPLE_BYTES, choose_codec
 from h5fast.sizes import parse_bytes
 from h5fast.specs import Spec
-from h5fast.target import AtomicTarget, LiveTarget, Plan, Target
+from h5fast.target import AtomicTarget, LiveTarget, Plan, Target, check_fields
 
 __all__ = ["Writer"]
 
@@ -78,6 +78,7 @@ class Writer:
         if live and resume:
             raise ValueError("live=True writes in place: there is no partial file to resume")
         self._plan = Plan(self._expected, check_access(access), parse_bytes(memory))
+        check_fields(self._fields, self._plan)
         target = Path(os.fspath(path))
         self._target: Target = (LiveTarget(target, overwrite=overwrite) if live else
                                 AtomicTarget(target, overwrite=overwrite, resume=resume))

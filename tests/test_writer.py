@@ -429,6 +429,16 @@ def test_live_file_is_read_while_it_grows(tmp_path: Path, codec: Any) -> None:
     assert all(chunk.filter_mask == 0 for chunk in stored), "chunks that were shown half full stay unencoded"
 
 
+def test_a_live_file_is_not_lost_to_wrong_options(tmp_path: Path) -> None:
+    """It is written in place: what is wrong has to be found before the old one is gone."""
+    path = tmp_path / "w.h5"
+    path.write_bytes(b"old")
+    for field, options in ((Spec((1 << 20,), "u1", chunk_rows=8192), {}), (Spec((1 << 20,), "u1"), {"memory": "1 MiB"})):
+        with pytest.raises(ValueError, match="'a'"):
+            Writer(path, {"a": field}, live=True, overwrite=True, **options)
+        assert path.read_bytes() == b"old"
+
+
 def test_live_file_after_an_exception(tmp_path: Path) -> None:
     path = tmp_path / "w.h5"
     with pytest.raises(ZeroDivisionError):
