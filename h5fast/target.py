@@ -18,8 +18,8 @@ from h5fast.sizes import format_bytes
 from h5fast.specs import Recipe, Spec, lay_out
 from h5fast.transaction import Transaction, drop_commit
 
-__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_fields", "check_new", "check_target", "finished_together",
-           "partial_path"]
+__all__ = ["CODEC_ATTRIBUTE", "ROWS_ATTRIBUTE", "AtomicTarget", "LiveTarget", "Plan", "Target", "check_fields",
+           "check_new", "check_target", "finished_together", "partial_path"]
 
 #: Attributes of a dataset: why its chunks are as they are.
 ROWS_ATTRIBUTE, CODEC_ATTRIBUTE = "h5fast_chunk_rows", "h5fast_codec"
@@ -254,8 +254,8 @@ def check_new(path: Path, *, overwrite: bool, resume: bool) -> None:
     check_target(path, overwrite)
     _drop_finished(partial, path)
     if partial.exists() and not (overwrite or resume):
-        raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True (--resume) continues it, overwrite=True (--overwrite) begins anew",
-                              str(partial))
+        raise FileExistsError(errno.EEXIST, "is of a writer that did not finish: resume=True (--resume) continues it, overwrite=True "
+                              "(--overwrite) begins anew", str(partial))
 
 
 def check_target(path: Path, overwrite: bool) -> None:

@@ -178,7 +178,8 @@ def tune(path: str | os.PathLike[str], dataset: str | None = None, *, access: st
                                      compressed=best.codec != "none", crop=trials.crop if access == "crops" else None, memory=budget)
         default = ChunkCache(DEFAULT_BYTES, 0, 0.0, 0, "")
         return TuneReport(os.fspath(path), found.name, found.shape, str(found.dtype), access, trials.sample.nbytes, (present, *others),
-                          best, reason, cache, best_cache, _decoded(found, access, default), _decoded(found, access, cache), *trials.through_h5py)
+                          best, reason, cache, best_cache, _decoded(found, access, default), _decoded(found, access, cache),
+                          *trials.through_h5py)
 
 
 def _found(file: File, name: str | None) -> Dataset:
@@ -459,10 +460,11 @@ def format_tuning(report: TuneReport) -> str:
     cache = report.cache
     lines += ["", "for reads through h5py, as it is stored now: " + _format_cache(cache),
               f"  {cache.reason}",
-              f"  reads that decode a chunk, as computed: {report.decoded:.1%} with HDF5's own cache, {report.decoded_cached:.1%} with this one"]
+              f"  reads that decode a chunk, as computed: {report.decoded:.1%} with HDF5's own cache, {report.decoded_cached:.1%} with "
+              "this one"]
     if report.h5py_rate is not None and report.h5py_rate_cached is not None:
-        lines += [f"  measured through h5py: {report.h5py_rate:,.0f} {unit} with HDF5's own cache, {report.h5py_rate_cached:,.0f} with this one, on "
-                  "the same part; each cache is as large a share of the part's chunks as it is of all"]
+        lines += [f"  measured through h5py: {report.h5py_rate:,.0f} {unit} with HDF5's own cache, {report.h5py_rate_cached:,.0f} with this "
+                  "one, on the same part; each cache is as large a share of the part's chunks as it is of all"]
     if report.best_cache != cache:
         lines += ["in the best way: " + _format_cache(report.best_cache), f"  {report.best_cache.reason}"]
     return "\n".join(lines)

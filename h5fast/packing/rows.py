@@ -166,8 +166,11 @@ class Share:
 
 
 def _is_movable(source: Dataset, target: h5py.Dataset) -> bool:
-    """Whether chunks can be moved from one to the other: alike, of whole rows, and all there. Which one is not, HDF5 tells too slowly."""
-    if source.chunks is None or source.chunks != target.chunks or source.chunks[1:] != source.shape[1:] or source.dtype.hasobject:
+    """Whether chunks can be moved from one to the other: alike, of whole rows, and all there. Which one is not, HDF5 tells too
+    slowly."""
+    if source.chunks is None or source.chunks != target.chunks or source.chunks[1:] != source.shape[1:]:
+        return False
+    if source.dtype.hasobject:
         return False
     return bool(source.id.get_num_chunks() == -(-source.shape[0] // source.chunks[0]))
 
