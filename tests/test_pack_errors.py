@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -368,6 +369,10 @@ def test_resume_with_other_options(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one["label"][()], two["label"][()])
 
 
+def failing(path: str) -> str:
+    raise ValueError("mine")
+
+
 @pytest.mark.parametrize("layout", ["stack", "encoded", "tree"])
 def test_resume_from_another_source(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was packed before and what comes now would be a file that nobody asked for."""
@@ -379,17 +384,21 @@ def test_resume_from_another_source(layout: str, tmp_path: Path, monkeypatch: py
     cut.write_bytes(cut.read_bytes()[:-9000])
     with pytest.raises(h5fast.ReadError, match="cut off"):
         h5fast.pack(cut, tmp_path / "out.h5", layout=layout)
-    paths = list(found)
+    paths, large = list(found), io.BytesIO()
+    np.save(large, np.zeros((300, 300, 3), "u1"))  # more than all that was packed
     others = [
         {f"x/{path}": data for path, data in found.items()},
         {path: found[path] for path in paths[1:]},
         {path: found[path] for path in paths[:4]},
         {path: data + (b"more" if path == paths[4] else b"") for path, data in found.items()},
         {path: found[path] for path in (*paths[1:], paths[0])},
+        {"a.npy": large.getvalue(), **found},
     ]
     for other in others:
         with pytest.raises(h5fast.ReadError, match=r"other files.*out\.h5"):
             h5fast.pack(list(other.items()), tmp_path / "out.h5", layout=layout, resume=True)
+    with pytest.raises(ValueError, match="mine"):
+        h5fast.pack(list(found.items()), tmp_path / "out.h5", layout=layout, resume=True, labels=failing)
     assert h5fast.pack(list(found.items()), tmp_path / "out.h5", layout=layout, resume=True).count == 200
     h5fast.pack(list(found.items()), tmp_path / "whole.h5", layout=layout)
     with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "whole.h5") as two:

@@ -181,7 +181,7 @@ def pack(
         sink = options.sink(Output(path, overwrite, resume, options.bytes_each, state))
         sink.note.update(options=options.told, failed=dict(failed))
         route = Route(opened, {"": sink}, lambda _: "", handling)
-        write_all(route, {path: sink}, failed)
+        write_all(route, {path: sink}, failed, resumed=state is not None)
     classes = sink.classes.numbers()
     write_labels(path, classes if handling.labels.kind != "none" else {})
     return Packed(
@@ -214,8 +214,9 @@ def _former_state(path: Path, options: Options) -> dict[str, Any] | None:
     return state
 
 
-def write_all(route: Route, sinks: Mapping[Path, Sink], failed: Mapping[str, str]) -> None:
-    """Packs all members and finishes the files; what an error leaves can be resumed, if that can help.
+def write_all(route: Route, sinks: Mapping[Path, Sink], failed: Mapping[str, str], *, resumed: bool = False) -> None:
+    """Packs all members and finishes the files; what an error leaves can be resumed, if that can help. What was there before, to be
+    resumed, stays in any case.
 
     Raises:
         ValueError: there was no member for one of the files.
@@ -231,7 +232,8 @@ def write_all(route: Route, sinks: Mapping[Path, Sink], failed: Mapping[str, str
             sink.finish()
     except BaseException as error:
         for path, sink in sinks.items():
-            _leave(path, sink, useless=isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError))
+            wrong = isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError)
+            _leave(path, sink, useless=not resumed and (wrong or not sink.count))
         raise
 
 
@@ -239,7 +241,7 @@ def _leave(path: Path, sink: Sink, *, useless: bool) -> None:
     """Closes an unfinished file. Raises nothing: an error is on its way already."""
     with contextlib.suppress(OSError):
         sink.leave()
-    if useless or not sink.count:  # the same error, or a file like this, is all that resuming could give
+    if useless:  # the same error, or a file like this, is all that resuming could give
         with contextlib.suppress(OSError):
             drop_commit(partial_path(path))
             partial_path(path).unlink(missing_ok=True)
