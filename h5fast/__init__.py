@@ -60,6 +60,8 @@ Layers, each of which imports only what stands below it::
     opened, layout                                      open files; how a dataset is stored
     plugins                                             what filters are called, and which plugins they need
     threads             set_num_threads()               how many native threads a read may use
+    class_numbers       write_labels()                  numbers of a file's classes, kept beside it
+    own_groups                                          groups of a file that are h5fast's own
     progress            with_bar()                      how far a loop has come
     sizes               parse_bytes(), format_bytes()   numbers of bytes, as people write and read them
     effort              choose_effort()                 how hard to search for a stream as small as zlib's

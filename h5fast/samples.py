@@ -26,6 +26,7 @@ from h5fast.kept_rows import KeptRows, block_starts, size_of
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset
 from h5fast.opened import open_file
+from h5fast.own_groups import INDEX_GROUP
 from h5fast.python_column import PythonColumn, is_filtered, is_text, naming, sampled_row_bytes, text_decoder, transform_of
 from h5fast.sources import Source, open_source
 from h5fast.stored import Part
@@ -95,7 +96,7 @@ def _matches(group: h5py.Group, parts: list[str]) -> list[tuple[tuple[str, ...],
     found = []
     for name in (group if "*" in head else [head]):
         match = expression.fullmatch(name)
-        if match is None or name not in group:
+        if match is None or name not in group or ("*" in head and name == INDEX_GROUP and group.name == "/"):
             continue
         kind = group.get(name, getclass=True)
         if rest and issubclass(kind, h5py.Group):

@@ -105,3 +105,15 @@ def test_the_first_that_lacks_one_is_named(tmp_path: Path) -> None:
         file["s1"], file["s2"] = np.zeros(3), np.zeros(4)
     with pytest.raises(TypeError, match="samples of different shapes or types"):
         Loader(tmp_path / "g.h5", Field("s*", dtype="f4"), 1)
+
+
+def test_the_index_of_a_packed_file_is_no_sample(tmp_path: Path) -> None:
+    """A pattern of stars found the datasets of the index that pack() leaves in a file, and drew them like any other."""
+    for name in "ab":
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "one.bin").write_bytes(b"12345678")
+    h5fast.pack(tmp_path / "in", tmp_path / "out.h5", layout="tree")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert ".h5fast" in file
+    loader = h5fast.Loader(tmp_path / "out.h5", "*/*", 1, shuffle=False)
+    assert [batch[0].tobytes() for batch in loader] == [b"12345678"] * 2

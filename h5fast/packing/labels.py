@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from array import array
 from collections.abc import Callable, Mapping
@@ -15,33 +14,9 @@ import numpy as np
 from h5fast.packing.choosing import load_callable
 from h5fast.packing.members import Member
 
-__all__ = ["ClassNumbers", "Labels", "label_files", "labels_path", "write_labels"]
+__all__ = ["ClassNumbers", "Labels"]
 
 _NONE = -1
-
-
-def labels_path(path: str | os.PathLike[str]) -> Path:
-    """Where the numbers of a file's classes are kept: ``flowers.h5`` has them in ``flowers_h5_labels.json`` beside it."""
-    file = Path(path)
-    return file.with_name(file.name.replace(".", "_") + "_labels.json")
-
-
-def label_files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """That file, and the one that it is while it is written."""
-    where = labels_path(path)
-    return where, where.with_name(where.name + ".partial")
-
-
-def write_labels(path: str | os.PathLike[str], numbers: Mapping[str, int]) -> Path:
-    """Writes the numbers of the classes of a file as JSON beside it, in one step; returns where. Without classes, there is no such
-    file afterwards: those of a former file would be read as this one's."""
-    where, part = label_files(path)
-    if not numbers:
-        where.unlink(missing_ok=True)
-        return where
-    part.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape")
-    os.replace(part, where)
-    return where
 
 
 class Labels:

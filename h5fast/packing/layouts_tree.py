@@ -13,13 +13,13 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
+from h5fast.own_groups import INDEX_GROUP
 from h5fast.packing.labels import ClassNumbers
 from h5fast.packing.layouts import Output, pieces, stored_name
 from h5fast.packing.members import UNREADABLE, Folder, Member, Problem, read
 from h5fast.specs import Spec
 from h5fast.target import AtomicTarget
 from h5fast.tree import encoded
-from h5fast.tree.catalogue import INDEX_GROUP
 from h5fast.tree.saved import write_member_index
 
 __all__ = ["TreeSink"]

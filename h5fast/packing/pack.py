@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from h5fast.class_numbers import label_files, write_labels
 from h5fast.packing.estimating import estimate
-from h5fast.packing.labels import label_files, write_labels
 from h5fast.packing.layouts import Output, Sink
 from h5fast.packing.members import Problem
 from h5fast.packing.options import Options

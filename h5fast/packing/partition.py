@@ -11,9 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from h5fast.class_numbers import write_labels
 from h5fast.objects import File
 from h5fast.packing.copies import TreeFile, write_files
-from h5fast.packing.labels import ClassNumbers, write_labels
+from h5fast.packing.labels import ClassNumbers
 from h5fast.packing.layouts import Output
 from h5fast.packing.members import Problem
 from h5fast.packing.options import Options

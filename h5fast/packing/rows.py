@@ -18,10 +18,10 @@ from h5fast.errors import ReadError, UnsupportedError
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset, File
 from h5fast.outputs import Output, open_output
+from h5fast.own_groups import INDEX_GROUP
 from h5fast.plugins import missing, register_plugins
 from h5fast.splits import GROUP
 from h5fast.target import finished_together
-from h5fast.tree.catalogue import INDEX_GROUP
 
 __all__ = ["RowFile", "Share", "write_rows"]
 

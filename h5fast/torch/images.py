@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from h5fast.class_numbers import labels_path, write_labels
 from h5fast.torch.samples import H5Samples
 
-__all__ = ["H5ImageFolder", "decode_image", "labels_path"]
+__all__ = ["H5ImageFolder", "decode_image"]
 
 
 class H5ImageFolder(H5Samples):
@@ -27,7 +28,7 @@ class H5ImageFolder(H5Samples):
         Functions of the decoded image, and of the number of its class.
     class_to_idx:
         Numbers of the classes; or the path of a JSON file of them. None looks for the JSON file beside the HDF5 file
-        (:func:`labels_path`), and where there is none numbers the classes in the order of their names.
+        (``flowers_h5_labels.json`` of ``flowers.h5``), and where there is none numbers the classes in the order of their names.
     decode:
         A function of the bytes; by default :func:`decode_image`, an RGB image of Pillow's.
 
@@ -66,17 +67,7 @@ class H5ImageFolder(H5Samples):
 
     def write_labels(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Writes the numbers of the classes as JSON, by default beside the file; returns where."""
-        where = labels_path(self.path) if path is None else Path(path)
-        part = where.with_name(where.name + ".partial")
-        part.write_text(json.dumps(self.class_to_idx, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, where)
-        return where
-
-
-def labels_path(path: str | os.PathLike[str]) -> Path:
-    """Where the numbers of a file's classes are kept: ``flowers.h5`` has them in ``flowers_h5_labels.json`` beside it."""
-    file = Path(path)
-    return file.with_name(file.name.replace(".", "_") + "_labels.json")
+        return write_labels(self.path, self.class_to_idx, path)
 
 
 def decode_image(encoded: bytes) -> Any:
@@ -109,7 +100,7 @@ def _numbered(path: str, classes: list[str], given: Mapping[str, int] | str | os
     if not isinstance(given, Mapping):
         where = given
         try:
-            given = json.loads(Path(where).read_text(encoding="utf-8"))
+            given = json.loads(Path(where).read_text(encoding="utf-8", errors="surrogateescape"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{os.fspath(where)} is no JSON: {error}") from None
     said = "class_to_idx" if where is None else os.fspath(where)

@@ -12,6 +12,7 @@ import numpy as np
 
 from h5fast.objects import Dataset as StoredDataset
 from h5fast.objects import File
+from h5fast.own_groups import INDEX_GROUP
 from h5fast.torch.framework import Dataset
 from h5fast.torch.tensors import as_tensors
 
@@ -117,7 +118,7 @@ class H5Samples(Dataset):
 
 def paths_of(group: h5py.Group) -> list[str]:
     """Paths of all datasets below a group, without a slash in front, in the order of their names; links are not followed out of
-    the file, and a group that is reached twice is gone through once."""
+    the file, a group that is reached twice is gone through once, and the index that h5fast keeps in a file is left out."""
     return list(_below(group, "", set()))
 
 
@@ -126,6 +127,8 @@ def _below(group: h5py.Group, prefix: str, seen: set[Any]) -> Iterator[str]:
         return
     seen.add(group.id)
     for name in sorted(group):
+        if not prefix and name == INDEX_GROUP:
+            continue
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink) or (isinstance(link, h5py.SoftLink) and group.get(name) is None):  # leads nowhere
             continue

@@ -15,15 +15,13 @@ import numpy as np
 from h5fast import layout
 from h5fast._members import BY_HDF5, FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, STORED_TYPES, look_up, scan
 from h5fast.errors import CorruptFileError, UnsupportedError
+from h5fast.own_groups import INDEX_GROUP
 from h5fast.plugins import is_decoded_directly
 from h5fast.tree import content, encoded
 from h5fast.tree.paths import as_bytes, join, parts_of, unfit
 from h5fast.tree.table import Pipeline, Table
 
-__all__ = ["INDEX_GROUP", "Catalogue", "Folder"]
-
-#: The group at the root that holds the member index. It is not shown.
-INDEX_GROUP = ".h5fast"
+__all__ = ["Catalogue", "Folder"]
 
 # From so many names on, it is asked how large the folder is: one pass over all of it takes 14 µs a member, looking names up 18.
 _MANY = 64

@@ -17,12 +17,13 @@ import numpy as np
 from h5fast._members import FOLDER, LINK, MEMBER, UNKNOWN
 from h5fast.errors import H5FastError
 from h5fast.objects import File
+from h5fast.opened import open_file
+from h5fast.own_groups import INDEX_GROUP
 from h5fast.plugins import is_decoded_directly
-from h5fast.tree.catalogue import INDEX_GROUP, Catalogue, Folder
+from h5fast.tree.catalogue import Catalogue, Folder
 from h5fast.tree.member import Contents
 from h5fast.tree.paths import join, unfit
 from h5fast.tree.table import CHUNK, Pipeline
-from h5fast.opened import open_file
 
 __all__ = ["SavedIndex", "beside", "drop", "write_member_index"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
 from torch_files import CONTEXTS  # noqa: E402
 
+import h5fast  # noqa: E402
 from h5fast import CorruptChunkError  # noqa: E402
 from h5fast.torch import H5ImageFolder, H5Samples, loader  # noqa: E402
 
@@ -201,3 +203,26 @@ def test_what_is_no_image_is_told(flowers: Path) -> None:
         file["stray.png"] = np.arange(50, dtype="u1")
     with pytest.raises(ValueError, match="'stray.png' .* is in no group"):
         H5ImageFolder(flowers)
+
+
+def test_names_of_classes_that_are_no_unicode_are_kept(flowers: Path) -> None:
+    """Folders may be named in Latin 1; writing their classes raised UnicodeEncodeError, where packing wrote them."""
+    numbers = {"red_rose": 0, "blue_bell": 1, "white_lily": 2, os.fsdecode(b"r\xf6slein"): 3}
+    where = H5ImageFolder(flowers, class_to_idx=numbers).write_labels()
+    assert b"r\xf6slein" in where.read_bytes()
+    assert H5ImageFolder(flowers).class_to_idx == numbers
+
+
+def test_what_was_packed_comes_with_its_classes(tmp_path: Path) -> None:
+    """The index that pack() leaves in the file was taken for a class without a number."""
+    for name, grey in (("rote Rosen é", 10), ("zinnia", 20)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        pytest.importorskip("PIL.Image").new("L", (5, 4), grey).save(tmp_path / "images" / name / "one.png")
+    h5fast.pack(tmp_path / "images", tmp_path / "images.h5", layout="tree")
+    dataset = H5ImageFolder(tmp_path / "images.h5", transform=as_array)
+    assert dataset.class_to_idx == {"rote Rosen é": 0, "zinnia": 1}
+    assert [(int(image[0, 0, 0]), number) for image, number in dataset] == [(10, 0), (20, 1)]
+    assert H5Samples(tmp_path / "images.h5").keys == ["rote Rosen é/one.png", "zinnia/one.png"]
+    before = (tmp_path / "images_h5_labels.json").read_bytes()
+    assert dataset.write_labels().read_bytes() == before
+    assert H5ImageFolder(tmp_path / "images.h5", class_to_idx=dataset.write_labels(tmp_path / "l.json")).targets == [0, 1]
