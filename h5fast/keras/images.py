@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 import os
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
 
 from h5fast.keras.framework import keras
 from h5fast.keras.preparation import Preparation, as_array, random_layers, samplewise
 from h5fast.keras.sequence import HDF5Sequence
-from h5fast.keras.validation import split_rows
+from h5fast.keras.validation import check_which, split_rows
+from h5fast.matrix import HDF5Matrix
 
 __all__ = ["HDF5MatrixCacheIterator", "ImageDataGenerator", "flow_hdf5"]
 
@@ -90,6 +93,7 @@ class ImageDataGenerator:
             raise ValueError(f"validation_split must be at least 0 and below 1, not {validation_split!r}")
         if preprocessing_function is not None and not callable(preprocessing_function):
             raise TypeError(f"preprocessing_function must be callable, not {type(preprocessing_function).__name__}")
+        check_which(validation_rows)
         self.validation_split, self.validation_rows = validation_split, validation_rows
         self.apply_gen_transform, self.preprocessing_function = bool(apply_gen_transform), preprocessing_function
         self._featurewise = featurewise_center, featurewise_std_normalization
@@ -107,6 +111,7 @@ class ImageDataGenerator:
 
     def fit(self, x: Any, batch_size: int = 256) -> None:
         """Learns what featurewise standardisation needs, from all images of a matrix, dataset or array, batch by batch."""
+        _check_images(x, None, self.data_format)
         prepare = Preparation(function=self.preprocessing_function, standardize=self._standardize,
                               channels_first=self.data_format == "channels_first")
         count, total, squares = 0, np.zeros(1), np.zeros(1)
@@ -119,7 +124,7 @@ class ImageDataGenerator:
         center, scale = self._featurewise
         self._normalization = keras.layers.Normalization(
             axis=-1, mean=mean if center else np.zeros_like(mean),
-            variance=squares / count - mean**2 if scale else np.ones_like(mean))
+            variance=np.maximum(squares / count - mean**2, 0) if scale else np.ones_like(mean))  # rounded, it may fall below
 
     def preparation(self, *, training: bool, crop: tuple[int, int] | None, seed: int) -> Preparation | None:
         """What is done to a batch; None if nothing is.
@@ -165,7 +170,8 @@ class HDF5MatrixCacheIterator(HDF5Sequence):
     options:
         Others of :class:`HDF5Sequence`.
 
-    Raises ``ValueError`` for x and y of different lengths, a subset that has no rows, or a crop larger than the images.
+    Raises ``ValueError`` for x and y of different lengths, a subset that has no rows, or a crop larger than the images,
+    ``TypeError`` for an x that is a list, a dict or a name, and for `source`, `rows` and `transform`, which are not of these.
     """
 
     def __init__(
@@ -186,9 +192,14 @@ class HDF5MatrixCacheIterator(HDF5Sequence):
         **options: Any,
     ) -> None:
         generator = ImageDataGenerator() if image_data_generator is None else image_data_generator
+        for name, instead in _INSTEAD.items():
+            if name in options:
+                raise TypeError(f"images come without {name}=: {instead}")
         seed = _seed(seed)
-        size = tuple(crop_size) if crop is True else tuple(crop) if crop else None
-        prepare = generator.preparation(training=subset != "validation", crop=_checked_crop(size), seed=seed)
+        size = _checked_crop(crop_size if crop is True else crop or None)
+        prepare = generator.preparation(training=subset != "validation", crop=size, seed=seed)
+        if not isinstance(x, (HDF5Matrix, h5py.Dataset)) and not hasattr(x, "__array__"):  # of a list, len() is not rows
+            raise TypeError(f"x must be an HDF5Matrix, a dataset or an array of images, not {type(x).__name__}")
         if prepare is not None:
             _check_images(x, size, generator.data_format)
         self.data_format = generator.data_format
@@ -240,6 +251,12 @@ def flow_hdf5(
                                **options)
 
 
+#: Options of :class:`HDF5Sequence` that these batches decide themselves.
+_INSTEAD = {"source": "pass h5fast.HDF5Matrix(path, name) as x and as y",
+            "rows": "h5fast.HDF5Matrix(path, name, start, end) has fewer rows, and subset= the rows for validation or the others",
+            "transform": "give preprocessing_function=, random_transform= or standardize=, and apply_gen_transform=True"}
+
+
 def _seed(seed: int | None) -> int:
     return random.getrandbits(32) if seed is None else seed
 
@@ -259,12 +276,16 @@ def _subset(subset: str | None, count: int, fraction: float, which: str) -> slic
     return training if subset == "training" else validation
 
 
-def _checked_crop(size: tuple[Any, ...] | None) -> tuple[int, int] | None:
+def _checked_crop(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
-    if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
         raise ValueError(f"crop must be (height, width), two whole numbers, or True with crop_size, not {size!r}")
-    return size[0], size[1]
+    return height, width
 
 
 def _check_images(x: Any, crop: tuple[int, ...] | None, data_format: str) -> None:

@@ -47,6 +47,8 @@ def paired(x: Any, y: Any, sample_weight: Any, source: Any) -> Pairs:
         TypeError: something in them is neither.
         ValueError: sample_weight without y.
     """
+    if x is None:
+        raise TypeError("x must be an HDF5Matrix, a dataset, an array, or a list or dict of these, not None")
     if y is None and sample_weight is not None:
         raise ValueError("sample_weight weighs the loss of y, and there is no y")
     given = [part for part in (x, y, sample_weight) if part is not None]
@@ -54,6 +56,8 @@ def paired(x: Any, y: Any, sample_weight: Any, source: Any) -> Pairs:
     names = []
     for name, part in zip(_PARTS, given):
         names.append(_named(name, part, fields, _field if source is not None else _rows))
+        if not any(True for _ in leaves(names[-1])):
+            raise ValueError(f"{name} is {part!r}: there is nothing in it")
     if source is not None:
         return Pairs(source, fields, tuple(names))
     return Pairs(fields, {name: name for name in fields}, tuple(names))
@@ -65,6 +69,8 @@ def _named(name: str, part: Any, found: dict[str, Any], checked: Callable[[str, 
         return {key: _named(f"{name}/{key}", value, found, checked) for key, value in part.items()}
     if isinstance(part, (list, tuple)):
         return tuple(_named(f"{name}/{place}", value, found, checked) for place, value in enumerate(part))
+    while name in found:  # {"a/b": …, "a": {"b": …}}
+        name += "'"
     found[name] = checked(name, part)
     return name
 

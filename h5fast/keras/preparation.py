@@ -48,7 +48,7 @@ class Preparation:
         for layer in self._random:
             images = layer(images, training=True)
         if self._function is not None:
-            images = np.stack([np.asarray(self._function(image)) for image in as_array(images)])
+            images = np.stack([_image(self._function(image), image.shape) for image in as_array(images)])
         for layer in self._standardize:
             images = layer(images)
         images = as_array(images)
@@ -68,6 +68,15 @@ class Preparation:
 def as_array(images: Any) -> np.ndarray:
     """The images, which may be a backend's tensor by now, as an array of numpy's."""
     found: np.ndarray = images if isinstance(images, np.ndarray) else keras.ops.convert_to_numpy(images)
+    return found
+
+
+def _image(made: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """What a function of the user's made of an image of this shape. Raises ``ValueError`` if that is none."""
+    found = np.asarray(made)
+    if found.shape != shape or found.dtype.kind not in "biuf":
+        raise ValueError(f"preprocessing_function made {found.dtype} {found.shape} of an image {shape}: it must return an image "
+                         "of that shape")
     return found
 
 
@@ -103,7 +112,10 @@ def random_layers(*, rotation: float, shift: tuple[float, float], shear: float, 
     """
     seeds = iter(np.random.default_rng(seed).integers(0, 1 << 31, 8).tolist())
     fill = {"fill_mode": fill_mode, "fill_value": fill_value}
-    low, high = (1 - zoom, 1 + zoom) if isinstance(zoom, (int, float)) else zoom
+    factors_of_zoom = (1 - zoom, 1 + zoom) if isinstance(zoom, (int, float)) else tuple(zoom)
+    if len(factors_of_zoom) != 2 or not 0 < min(factors_of_zoom) <= max(factors_of_zoom) <= 2:
+        raise ValueError(f"zoom_range must be a number below 1, or two factors above 0 up to 2, not {zoom!r}")
+    low, high = factors_of_zoom
     layers, make = [], keras.layers
     if rotation:
         layers.append(make.RandomRotation(rotation / 360, seed=next(seeds), data_format="channels_last", **fill))

@@ -10,7 +10,13 @@ import h5py
 from h5fast.keras.pairing import leaves, mapped
 from h5fast.matrix import HDF5Matrix
 
-__all__ = ["parts_of", "split_rows"]
+__all__ = ["check_which", "parts_of", "split_rows"]
+
+
+def check_which(rows: str) -> None:
+    """Raises ``ValueError`` for another word than those for which rows are for validation."""
+    if rows not in ("first", "last"):
+        raise ValueError(f"validation_rows must be 'first' or 'last', not {rows!r}")
 
 
 def split_rows(count: int, fraction: float, which: str) -> tuple[slice, slice]:
@@ -25,14 +31,13 @@ def split_rows(count: int, fraction: float, which: str) -> tuple[slice, slice]:
     """
     if not 0 < fraction < 1:
         raise ValueError(f"validation_split must be a fraction between 0 and 1, not {fraction!r}")
+    check_which(which)
     if which == "last":
         border = math.floor(count * (1 - fraction))
         training, validation = slice(0, border), slice(border, count)
-    elif which == "first":
+    else:
         border = int(count * fraction)
         training, validation = slice(border, count), slice(0, border)
-    else:
-        raise ValueError(f"validation_rows must be 'first' or 'last', not {which!r}")
     if border in (0, count):
         raise ValueError(f"validation_split={fraction} of {count:,} rows leaves none for "
                          f"{'training' if training.start == training.stop else 'validation'}")
@@ -43,8 +48,14 @@ def parts_of(arrays: Any, fraction: float) -> tuple[Any, Any]:
     """A structure of matrices, datasets and arrays, divided into training and validation parts as Keras divides arrays.
 
     Nothing is read: a part of what stands in a file is a matrix of these rows.
+
+    Raises:
+        ValueError: they have not all as many rows, or the fraction leaves one of the parts none.
     """
-    count = len(next(leaves(arrays)))
+    counts = [len(one) for one in leaves(arrays)]
+    if len(set(counts)) > 1:
+        raise ValueError(f"x, y and sample_weight must have as many rows as each other; they have {', '.join(map(str, counts))}")
+    count = counts[0]
     training, validation = split_rows(count, fraction, "last")
     return mapped(arrays, lambda one: _part(one, training)), mapped(arrays, lambda one: _part(one, validation))
 

@@ -149,6 +149,15 @@ def test_a_split_that_leaves_nothing_is_refused(installed: None, path: Path) -> 
         model().fit(HDF5Matrix(path, "image"), HDF5Matrix(path, "label"), validation_split=0.9999, verbose=0)
 
 
+@pytest.mark.parametrize("count", [ROWS - 90, ROWS + 90])
+def test_labels_that_are_more_or_fewer_are_refused_before_an_epoch(installed: None, path: Path, count: int) -> None:  # noqa: F811
+    """Divided, the labels that came first were as many as the images: more were left out, fewer missed after an epoch."""
+    noting = Noting()
+    with pytest.raises(ValueError, match=f"as many rows as each other; they have {ROWS}, {count}"):
+        noting.fit(HDF5Matrix(path, "image"), np.zeros(count), validation_split=0.2)
+    assert not noting.epochs
+
+
 @pytest.mark.parametrize("version", ["3.8.0", "3.16.0", "4.0.1", "2.15.0"])
 def test_an_unknown_version_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = data_adapters.get_data_adapter

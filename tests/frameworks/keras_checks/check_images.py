@@ -177,10 +177,46 @@ def test_it_trains_and_pickles(path: Path) -> None:
     ({"name": "label", "apply_gen_transform": True}, ValueError, "x has the shape"),
     ({"data_format": "last"}, ValueError, "channels_last"),
     ({"preprocessing_function": 3}, TypeError, "callable"),
+    ({"validation_rows": "middle"}, ValueError, "'first' or 'last'"),
+    ({"crop": 5}, ValueError, "two whole numbers"),
+    ({"crop": (7, 0)}, ValueError, "two whole numbers"),
+    ({"source": "a.h5"}, TypeError, r"without source=: pass h5fast\.HDF5Matrix"),
+    ({"rows": slice(3)}, TypeError, "without rows=: .* subset="),
+    ({"transform": len}, TypeError, "without transform=: give preprocessing_function="),
 ], ids=str)
 def test_what_cannot_be_is_said_at_once(path: Path, options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         flow(path, **options)
+
+
+@pytest.mark.parametrize("x", [[IMAGES, IMAGES], "data", {"a": IMAGES}], ids=["list", "name", "dict"])
+def test_what_has_no_rows_is_no_images(x: Any) -> None:
+    """len() was taken for their number: of a list of two inputs two rows were read, of a name as many as it has letters."""
+    with pytest.raises(TypeError, match="x must be an HDF5Matrix, a dataset or an array of images"):
+        flow_hdf5(x, np.arange(ROWS))
+
+
+@pytest.mark.parametrize("function", [lambda image: None, lambda image: image[0], str], ids=["none", "row", "text"])
+def test_a_function_that_makes_no_image_is_told(path: Path, function: Any) -> None:
+    with pytest.raises(ValueError, match=r"preprocessing_function made .* of an image \(12, 10, 3\)"):
+        flow(path, apply_gen_transform=True, preprocessing_function=function)[0]
+
+
+@pytest.mark.parametrize("zoom", [1.5, [0.8], [0.8, 1.0, 1.2], [0, 1], [0.5, 3]], ids=str)
+def test_ranges_that_cannot_be_are_told(zoom: Any) -> None:
+    with pytest.raises(ValueError, match="zoom_range must be a number below 1, or two factors"):
+        ImageDataGenerator(zoom_range=zoom)
+    with pytest.raises(ValueError, match="images have rows, height, width and channels"):
+        ImageDataGenerator(featurewise_center=True).fit(np.zeros((5, 3)))
+
+
+@pytest.mark.parametrize("value", np.random.default_rng(0).random(20).tolist())
+def test_channels_that_are_constant_have_no_deviation(value: float) -> None:
+    """The mean of squares less the square of the mean fell below zero by rounding, and every image became NaN."""
+    generator = ImageDataGenerator(featurewise_std_normalization=True, featurewise_center=True, apply_gen_transform=True)
+    images = np.full((37, 5, 4, 1), value)
+    generator.fit(images)
+    assert np.isfinite(generator.flow_hdf5(images)[0][0]).all()
 
 
 def test_images_and_labels_must_be_as_many(path: Path) -> None:

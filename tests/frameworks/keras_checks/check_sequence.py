@@ -141,6 +141,16 @@ def test_several_inputs_and_outputs(path: Path) -> None:  # noqa: F811
     np.testing.assert_array_equal(named[0][0]["two"], 2 * images(np.arange(32)))
 
 
+def test_inputs_whose_names_look_alike_are_kept_apart() -> None:
+    """Their places in the structure were joined by slashes, and one input got the data of the other."""
+    one, two, three = np.arange(9), np.arange(9) + 100, np.arange(9) + 200
+    x, y = HDF5Sequence({"a/b": one, "a": {"b": two}, "*": three}, {"": one, "b": two}, shuffle=False)[0]
+    np.testing.assert_array_equal(x["a/b"], one)
+    np.testing.assert_array_equal(x["a"]["b"], two)
+    np.testing.assert_array_equal(x["*"], three)
+    np.testing.assert_array_equal(y["b"], two)
+
+
 def test_by_hand_an_index_is_a_batch_of_the_pass(path: Path) -> None:  # noqa: F811
     made, twin = sequence(path, seed=9), sequence(path, seed=9)
     for number in range(2):
@@ -256,6 +266,9 @@ def test_fit_after_a_pass_by_hand_is_read_ahead(path: Path) -> None:  # noqa: F8
     ({"x": 5}, TypeError, "x must be an HDF5Matrix"),
     ({"x": {"a": np.zeros(9), "b": object()}}, TypeError, "x/b must be an HDF5Matrix"),
     ({"x": np.zeros(3), "source": "a.h5"}, TypeError, "x: with source="),
+    ({"x": None, "y": np.zeros(9)}, TypeError, "x must be an HDF5Matrix, .* not None"),  # y was fed for x
+    ({"x": [], "y": np.zeros(9)}, ValueError, "x is .*nothing in it"),
+    ({"x": np.zeros(9), "y": {"a": [()]}}, ValueError, "y is .*nothing in it"),
 ], ids=str)
 def test_what_cannot_be_is_said_at_once(options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
