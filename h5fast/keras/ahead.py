@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from h5fast.keras.dealing import LOOKS
 from h5fast.loader import Loader
 
 __all__ = ["Ahead"]
@@ -13,9 +14,6 @@ __all__ = ["Ahead"]
 # How far behind the batch that comes next one may be that is waited for: several threads that take the next ones meet out
 # of turn. Those passed on the way are kept for whoever comes for them, so many at most.
 _REACH = 4
-# Batches of an epoch that are held for Keras to ask for again: it takes one to build a model, throws it away, and asks for it
-# once more when it trains.
-_LOOKS = 1
 
 
 class Ahead:
@@ -31,20 +29,20 @@ class Ahead:
         self._epoch, self._next = -1, 0  # of the iteration: which, and the step that it gives next
         self._batches: Iterator[Any] = iter(())
         self._passed: dict[int, Any] = {}  # by step: taken from the iteration on the way to a later one
-        self._looked_at: dict[int, Any] = {}  # by step: given to Keras, which may have thrown it away
+        self._looked_at: dict[int, Any] = {}  # by step: given to Keras, which may have only looked at it
 
     def take(self, epoch: int, step: int, *, by_keras: bool, in_turn: bool) -> Any:
         """The batch of this step: what was read ahead, if it is asked for about in order, else read now.
 
         Args:
-            by_keras: who takes it does not change it
+            by_keras: who takes it does not change it, and may take the first few once more
             in_turn: steps that are new come in order; else asking for step 0 begins the epoch again
         """
         with self._lock:
             if epoch > self._epoch:
                 self._begin(epoch)
             if epoch == self._epoch:
-                if not in_turn and self._next > _LOOKS:
+                if step >= LOOKS:
                     self._looked_at.clear()
                 for held in (self._looked_at, self._passed):
                     if step in held:
@@ -53,7 +51,7 @@ class Ahead:
                     self._begin(epoch)
                 if self._next <= step < self._next + _REACH:
                     batch = self._up_to(step)
-                    if by_keras and step < _LOOKS:
+                    if by_keras and step < LOOKS:
                         self._looked_at[step] = batch
                     return batch
         return self._loader.read(step, epoch)

@@ -30,7 +30,7 @@ class HDF5Sequence(keras.utils.PyDataset):
         Rows of a batch; the last one of a pass may have fewer.
     shuffle:
         ``"exact"`` or True, ``"block"``, ``"batches"`` (or ``"batch"``), False: see :class:`h5fast.Loader`. For ``evaluate``
-        and ``predict``, pass False.
+        and ``predict``, pass False. What ``fit`` is told about shuffling does not change it.
     source:
         Files that x, y and sample_weight name datasets of: a path, a pattern, a list of them, or an open file.
     seed, drop_last, rows, weights, shard, memory, threads, prefetch:
@@ -41,9 +41,9 @@ class HDF5Sequence(keras.utils.PyDataset):
         Accepted, and left to those who pass them to others than Keras 3. Keras' own pools are not used: native threads
         read ahead without them, and they give some rows of an epoch twice and others not (docs/keras.md).
 
-    While Keras runs an epoch of a shuffled sequence, batches come in the loader's order whatever index is asked for, and each
-    once a pass; by hand, ``sequence[i]`` is batch i of the pass. ``on_epoch_end()`` goes to the next pass, in another order,
-    except in the middle of one that ``steps_per_epoch`` divides. Sequences pickle, if what they read does.
+    While Keras runs an epoch, batches come in the loader's order whatever index is asked for, and each once a pass; by hand,
+    ``sequence[i]`` is batch i of the pass. ``on_epoch_end()`` goes to the next pass, in another order, except in the middle
+    of one that ``steps_per_epoch`` divides. Sequences pickle, if what they read does.
 
     Raises what :class:`h5fast.Loader` raises, before any row is read; ``TypeError`` for an x, y or sample_weight that is
     none of the above, ``ValueError`` for sample_weight without y.
@@ -84,14 +84,19 @@ class HDF5Sequence(keras.utils.PyDataset):
         """Makes what does not pickle. Passes begin with this number."""
         self._loader = _loader(self._pairs, self._transform, self._options)
         self._ahead = Ahead(self._loader)
-        deals = self._options["shuffle"] not in (False, None) or self._options.get("weights") is not None
-        self._dealing = Dealing(len(self._loader), deals=deals, number=number)
+        self._dealing = Dealing(len(self._loader), number=number)
         self._process = os.getpid()
 
     # What Keras asks for.
 
     def __len__(self) -> int:
         """Batches of a pass."""
+        return len(self._loader)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a pass, for Keras, which asks when it begins to go through them. Everyone else asks ``len()``."""
+        self._dealing.anew()
         return len(self._loader)
 
     def __getitem__(self, index: int) -> Any:

@@ -30,10 +30,11 @@ def environment(backend: str) -> dict[str, str]:
             "OMP_NUM_THREADS": "1"}
 
 
-def run_checks(name: str, backend: str) -> None:
+def run_checks(name: str, backend: str, **variables: str) -> None:
     """Runs the tests in a file of keras_checks: all of them must pass."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "keras_checks" / name)],
-                          cwd=HERE.parent.parent, env=environment(backend), capture_output=True, text=True, check=False)
+                          cwd=HERE.parent.parent, env={**environment(backend), **variables}, capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout and " skipped" not in done.stdout, done.stdout[-2000:]
 
@@ -48,6 +49,11 @@ def test_checks(name: str, backend: str) -> None:
 def test_legacy() -> None:
     require("keras", "tensorflow", "tf_keras")
     run_checks("legacy.py", "tensorflow")
+
+
+def test_distribution() -> None:
+    require("keras", "jax")
+    run_checks("distribution.py", "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
 
 
 # The backends that a program is tried on, and what it must print at its end: the accuracy that the program itself demands.

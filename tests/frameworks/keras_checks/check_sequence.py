@@ -23,8 +23,6 @@ from h5fast.keras.dealing import Dealing
 
 pytestmark = EXPECTED
 ALL = list(range(ROWS))
-# The tensorflow backend looks at two batches before fit begins: they, and what was read ahead behind them, come on top.
-LOOKED_AT = 5 * BATCH if keras.backend.backend() == "tensorflow" else 0
 
 
 def sequence(path: Path, **options: Any) -> HDF5Sequence:  # noqa: F811
@@ -37,27 +35,63 @@ def test_fit_gives_each_row_once_an_epoch(path: Path, shuffle: Any) -> None:  # 
     made = sequence(path, shuffle=shuffle, sample_weight="weight")
     epochs = noting.fit(made, epochs=3)
     assert [sorted(rows) for rows in epochs] == [ALL] * 3
-    assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()  # unshuffled, Keras shuffles the batches
+    assert (epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()) == bool(shuffle)
     noting.check_pairs()
-    assert not [thread for thread in threading.enumerate() if thread.name == "h5fast loader" and shuffle]
+    assert not [thread for thread in threading.enumerate() if thread.name == "h5fast loader"]
 
 
-def test_batches_come_in_the_loaders_order_and_are_read_once(path: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("shuffle", [True, "batch", False])
+def test_batches_come_in_the_loaders_order_and_are_read_once(path: Path, shuffle: Any) -> None:  # noqa: F811
     """Keras asks for them in an order of its own; following that would read nothing ahead and decode chunks many times."""
     counting = Counting()
-    made = HDF5Sequence(HDF5Matrix(path, "image", normalizer=counting), HDF5Matrix(path, "label"), batch_size=BATCH, seed=5)
-    counting.rows = 0
-    epochs = Noting().fit(made, epochs=3)
-    first = 1 if LOOKED_AT else 0
-    assert made.epoch == first + 3
-    for number, rows in enumerate(epochs, first):
-        order = np.concatenate(list(made.loader.epoch_rows(number)))
-        if number == 0:  # the batch that the model was built with came first, and comes when Keras asks for it again
-            assert sorted(rows) == ALL
-            rows, order = (np.asarray([row for row in one if row not in set(order[:BATCH])]) for one in (rows, order))
-        np.testing.assert_array_equal(rows, order)
-    assert 3 * ROWS <= counting.rows <= 3 * ROWS + LOOKED_AT
+    made = HDF5Sequence(HDF5Matrix(path, "image", normalizer=counting), HDF5Matrix(path, "label"), batch_size=BATCH, seed=5,
+                        shuffle=shuffle)
+    noting = Noting()
+    for first in (0, 3):  # once to build the model, once with the model that is there
+        counting.rows = 0
+        epochs = noting.fit(made, epochs=3)
+        assert made.epoch == first + 3
+        for number, rows in enumerate(epochs, first):
+            np.testing.assert_array_equal(rows, np.concatenate(list(made.loader.epoch_rows(number))))
+        assert counting.rows == 3 * ROWS
     assert counting.most <= BATCH
+
+
+def test_predictions_are_in_order_after_a_pass_that_was_not_ended(path: Path) -> None:  # noqa: F811
+    """Indices that were dealt to fit in an order of its own must not be those that predict asks for."""
+    made, x = sequence(path, shuffle=False), images(np.arange(ROWS))
+    for end in (lambda: Noting(ends_after=8).fit(made), lambda: Noting(ends_after=1).fit(made),
+                lambda: Noting().fit(made, steps_per_epoch=3), lambda: Noting().fit(made, steps_per_epoch=1),
+                lambda: made[5], lambda: made.num_batches):
+        try:
+            end()
+        except KeyboardInterrupt:
+            assert made.epoch >= 0
+        trained = model()
+        for _ in range(2):  # of a model that is built by it, and that was built
+            expected = trained.predict(x, batch_size=BATCH, verbose=0)
+            np.testing.assert_allclose(trained.predict(made, verbose=0), expected, rtol=1e-4, atol=1e-6)
+    fresh = sequence(path, shuffle=False)
+    np.testing.assert_allclose(model().predict(fresh, steps=4, verbose=0), model().predict(x[: 4 * BATCH], verbose=0), rtol=1e-4)
+    np.testing.assert_array_equal(fresh[7][0], x[7 * BATCH : 8 * BATCH])
+
+
+def test_fits_of_one_step_each_go_on(path: Path) -> None:  # noqa: F811
+    """The batch that a model is built with is given again; one that an epoch took is not."""
+    made, noting = sequence(path), Noting()
+    batches = [noting.fit(made, steps_per_epoch=steps)[0].tolist() for steps in (1, 1, 2, 2)]
+    assert len({str(batch) for batch in batches}) == 4
+    made = sequence(path, shuffle=False)
+    epochs = Noting().fit(made, steps_per_epoch=1, epochs=STEPS)
+    assert np.concatenate(epochs).tolist() == ALL
+
+
+@pytest.mark.parametrize("rows", [1, 32, 33, 64, 65])
+def test_a_few_batches_are_a_pass(path: Path, rows: int) -> None:  # noqa: F811
+    made = HDF5Sequence(HDF5Matrix(path, "image", 0, rows), HDF5Matrix(path, "label", 0, rows), seed=1)
+    epochs = Noting().fit(made, epochs=4)
+    assert [sorted(epoch) for epoch in epochs] == [ALL[:rows]] * 4
+    assert rows < 3 or len({tuple(epoch) for epoch in epochs}) == 4
 
 
 @pytest.mark.parametrize("steps", [7, 3, 2])
@@ -251,6 +285,7 @@ def test_fit_after_a_pass_by_hand_is_read_ahead(path: Path) -> None:  # noqa: F8
     made = sequence(path)
     assert len(list(made)) == STEPS
     assert [sorted(rows) for rows in Noting().fit(made, epochs=2)] == [ALL] * 2
+    assert made.epoch == 3
     assert made.loader.stats()["rows"] == ROWS  # by the loader's iteration, not batch by batch
 
 
@@ -291,15 +326,21 @@ def test_dealing_gives_each_step_once_whatever_the_order(seed: int) -> None:
     """As Keras asks: perhaps a look at some batches, then epochs that take a part of a shuffled pass each."""
     rng = np.random.default_rng(seed)
     count = int(rng.integers(4, 40))
-    dealing = Dealing(count, deals=True)
+    dealing = Dealing(count)
+    if rng.random() < 0.3:  # by hand
+        assert [dealing.step(index)[:2] for index in (2, 3, 2)] == [(0, 2), (0, 3), (0, 2)]
+    dealing.anew()
     if rng.random() < 0.5:  # before any epoch, as tensorflow does
-        assert [dealing.step(index)[:2] for index in (0, 1)] == [(0, 0), (0, 1)]
-        if rng.random() < 0.5:
-            dealing.end()
+        assert [dealing.step(index)[1] for index in (0, 1)] == [0, 1]
+        dealing.anew()
+        dealing.end()
     if rng.random() < 0.5:  # in an epoch of its own, as the others do
         dealing.begin()
-        dealing.step(int(rng.integers(count)))
+        dealing.anew()
+        assert dealing.step(int(rng.integers(count)))[1] == 0
+        dealing.anew()
         dealing.end()
+    first = dealing.number
     parts = int(rng.choice([part for part in range(1, count // 2 + 1) if count % part == 0]))
     numbers = []
     for _ in range(3):
@@ -307,11 +348,15 @@ def test_dealing_gives_each_step_once_whatever_the_order(seed: int) -> None:
         order = rng.permutation(count).tolist()
         for part in range(parts):
             dealing.begin()
+            if part == 0:
+                dealing.anew()
             steps += [dealing.step(index)[:2] for index in order[part * count // parts : (part + 1) * count // parts]]
+            if part == parts - 1 and rng.random() < 0.5:  # for the next pass, or when that begins
+                dealing.anew()
             dealing.end()
-        assert sorted(step for _, step in steps) == list(range(count)) and len({number for number, _ in steps}) == 1
+        assert [step for _, step in steps] == list(range(count)) and len({number for number, _ in steps}) == 1
         numbers.append(steps[0][0])
-    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    assert numbers == [first, first + 1, first + 2]
 
 
 def test_everything_public_has_a_docstring() -> None:
