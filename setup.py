@@ -40,7 +40,8 @@ setup(
     ext_modules=cythonize(
         [extension("_library", []), extension("_index", []), extension("_members", []), extension("_key", []), extension("_selection", []),
          extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE),
-          extension("_feed", ["simulate", *ORDERS]), extension("_spans", []), extension("_encode", []), extension("_paged", [])],
+          extension("_feed", ["simulate", *ORDERS]), extension("_spans", []), extension("_encode", []), extension("_paged", []),
+         extension("_claim", [])],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True,

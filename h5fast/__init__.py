@@ -67,6 +67,7 @@ Layers, each of which imports only what stands below it::
     effort              choose_effort()                 how hard to search for a stream as small as zlib's
     _encode             (src/)                          chunks, encoded by native threads
     _paged              (src/)                          the file that libhdf5 writes to, through h5py
+    _claim              (src/)                          places of a list that processes share
     _spans, _members    (src/)                          files in a file: read many at once; found in their groups
     _feed               (src/)                          the loader's engine: schedules, rows that are kept, the ring of batches
     _gather             (src/)                          the engine: reads, decodes and scatters without the GIL

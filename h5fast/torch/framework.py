@@ -10,12 +10,17 @@ try:
 except ImportError as error:
     raise ImportError(f"h5fast.torch needs PyTorch, and it cannot be imported ({error}): pip install 'h5fast[torch]'") from error
 
-__all__ = ["DataLoader", "Dataset", "IterableDataset", "Sampler", "default_collate", "default_collate_fn_map", "distributed",
-           "get_worker_info", "rank_and_world", "torch"]
+__all__ = ["DataLoader", "Dataset", "IterableDataset", "Sampler", "default_collate", "default_collate_fn_map", "get_worker_info",
+           "is_distributed", "rank_and_world", "torch"]
+
+
+def is_distributed() -> bool:
+    """Whether ``torch.distributed`` knows which process of how many this is."""
+    return bool(distributed.is_available() and distributed.is_initialized())
 
 
 def rank_and_world() -> tuple[int, int]:
     """Which process of a distributed training this is, of how many; (0, 1) outside of one."""
-    if distributed.is_available() and distributed.is_initialized():
+    if is_distributed():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from h5fast.loader import Loader
-from h5fast.torch.epochs import WorkerEpochs
+from h5fast.torch.epochs import Beginning, WorkerEpochs
 from h5fast.torch.framework import IterableDataset, get_worker_info, rank_and_world
 from h5fast.torch.tensors import as_tensors
 
@@ -67,15 +67,20 @@ class H5IterableDataset(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration start at the beginning of this epoch, in workers, too."""
         self.loader.set_epoch(epoch)
-        self._epochs.restart(epoch)
+        self._epochs.restart(Beginning(epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this process stands, behind the batch that was taken last; see :meth:`h5fast.Loader.state_dict`."""
+        """Where this process stands, behind the batch that it took last; see :meth:`h5fast.Loader.state_dict`.
+
+        It does not know what workers took: only torchdata's ``StatefulDataLoader`` does.
+        """
         return self.loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there. Raises ``ValueError`` for the state of another dataset, seed or order."""
+        """Goes on from there, in workers, too. Raises ``ValueError`` for the state of another dataset, seed or order."""
         self.loader.load_state_dict(state)
+        if get_worker_info() is None:  # a worker resumes by itself
+            self._epochs.restart(Beginning(*(state[name] for name in Beginning._fields)))
 
     def close(self) -> None:
         """Stops what is under way in this process, and frees the memory."""
@@ -100,7 +105,7 @@ class _Batches:
 
     def __init__(self, loader: Loader, epochs: WorkerEpochs | None) -> None:
         self._loader, self._epochs = loader, epochs
-        self._epoch = None if epochs is None else epochs.begin()
+        self._beginning = None if epochs is None else epochs.begin()
         self._resumed = self._has_ended = False
         self._batches: Iterator[Any] | None = None
 
@@ -111,8 +116,7 @@ class _Batches:
         if self._has_ended:
             raise StopIteration
         if self._batches is None:
-            if self._epoch is not None and not self._resumed:
-                self._loader.set_epoch(self._epoch)
+            self._go_to_beginning()
             self._batches = iter(self._loader)
         try:
             return as_tensors(next(self._batches))
@@ -120,18 +124,27 @@ class _Batches:
             self._has_ended = True
             raise
 
+    def _go_to_beginning(self) -> None:
+        """Where the loader does not count epochs itself, and was not resumed."""
+        beginning = self._beginning
+        if beginning is None or self._resumed:
+            return
+        self._loader.set_epoch(beginning.epoch)
+        if beginning.taken:
+            self._loader.load_state_dict({**self._loader.state_dict(), **beginning._asdict()})
+
     def state_dict(self) -> dict[str, Any]:
         """Where this iteration stands. Of one whose batches were all taken, that nothing of it is left."""
-        if self._epoch is not None and self._batches is None and not self._resumed:
-            self._loader.set_epoch(self._epoch)
+        if self._batches is None:
+            self._go_to_beginning()
         state = self._loader.state_dict()
         is_complete = self._batches is not None and state["epoch"] > self._loader.stats()["epoch"]
-        return {"loader": state, "epoch": self._epoch, "ended": self._has_ended or is_complete}
+        return {"loader": state, "epoch": None if self._beginning is None else self._beginning.epoch, "ended": self._has_ended or is_complete}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on there; the loader, from there on."""
         self._loader.load_state_dict(state["loader"])
         self._batches, self._resumed, self._has_ended = None, True, state["ended"]
         if self._epochs is not None and state["epoch"] is not None:
-            self._epoch = state["epoch"]
+            self._beginning = Beginning(state["epoch"])
             self._epochs.correct(state["epoch"])

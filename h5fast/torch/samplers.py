@@ -15,7 +15,7 @@ from h5fast.loader import Loader
 from h5fast.matrix import HDF5Matrix
 from h5fast.sizes import parse_bytes
 from h5fast.torch.datasets import H5Dataset
-from h5fast.torch.framework import Sampler, rank_and_world
+from h5fast.torch.framework import Sampler, is_distributed, rank_and_world
 
 __all__ = ["BlockSampler", "DistributedBlockSampler"]
 
@@ -54,7 +54,7 @@ class BlockSampler(Sampler):
         lists = lists if shuffle == "block" else 2 * lists + _TABLES
         self._order = Loader(source, fields, 1, shuffle=shuffle, seed=seed, rows=rows, prefetch=1,
                              memory=parse_bytes(memory) + lists)
-        self._numbers = _numbers_of_ascending(data_source)
+        self._numbers = _numbers_of_ascending(data_source) if shuffle == "block" else None  # other orders keep that of the list
         self._rank, self._world = shard
         count = self._order.rows
         self._count = count // self._world if drop_last else -(-count // self._world)
@@ -126,16 +126,16 @@ class DistributedBlockSampler(BlockSampler):
 
     The other parameters are those of :class:`BlockSampler`; all processes must be given the same.
 
-    Raises ``RuntimeError`` where neither these are given nor ``torch.distributed`` is initialised, ``ValueError`` for a rank that
+    Raises ``RuntimeError`` where not both of these are given, nor ``torch.distributed`` is initialised, ``ValueError`` for a rank that
     cannot be.
     """
 
     def __init__(self, data_source: Any, num_replicas: int | None = None, rank: int | None = None, *,
                  shuffle: str | bool = "block", seed: Any = 0, memory: int | float | str = "8 MiB",
                  drop_last: bool = False) -> None:
-        here, there = rank_and_world()
-        if num_replicas is None and rank is None and there == 1:
+        if (num_replicas is None or rank is None) and not is_distributed():
             raise RuntimeError("DistributedBlockSampler needs torch.distributed.init_process_group(), or num_replicas= and rank=")
+        here, there = rank_and_world()
         world = there if num_replicas is None else num_replicas
         which = here if rank is None else rank
         if not 0 <= which < world:

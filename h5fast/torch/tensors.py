@@ -21,13 +21,15 @@ __all__ = ["as_tensors", "collate", "row_of", "whole"]
 def as_tensors(value: Any) -> Any:
     """A batch with every array of numbers as a tensor on the same memory.
 
-    Arrays in the other byte order are copied; of strings and objects, and sparse matrices, are left as they are. Raises
+    Arrays in the other byte order, and those that run backwards, are copied; of strings and objects, and sparse matrices, are left as they are. Raises
     ``TypeError`` for a type of numbers that PyTorch does not have.
     """
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biufc":
             return value
-        return torch.from_numpy(value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("=")))
+        if not value.dtype.isnative or any(stride < 0 for stride in value.strides):
+            value = value.astype(value.dtype.newbyteorder("="), "C")
+        return torch.from_numpy(value)
     if isinstance(value, Mapping):
         return {name: as_tensors(one) for name, one in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -76,6 +76,16 @@ def test_copies_and_pickles_have_epochs_of_their_own(shards: Shards) -> None:  #
         assert taken(DataLoader(dataset, batch_size=None, num_workers=1), shards)[0] != expected(shards, 5, seed=2)[0]
 
 
+def backwards(batch: Any) -> Any:
+    return batch[0][::-1, :, ::-1], batch[1][::-1]
+
+
+def test_a_transform_may_turn_rows_round(shards: Shards) -> None:  # noqa: F811
+    """PyTorch has no strides below zero."""
+    for images, rows in DataLoader(H5IterableDataset(shards.first, FIELDS, 64, transform=backwards), batch_size=None):
+        np.testing.assert_array_equal(images.numpy(), shards.image[rows.numpy()][:, :, ::-1])
+
+
 def make_float(batch: Any) -> Any:
     return {"x": batch[0].astype("f4") / 255, "rows": batch[1]}
 
@@ -99,6 +109,37 @@ def test_a_state_resumes_in_the_middle(shards: Shards, stop: int) -> None:  # no
     rest = taken(loader, shards)
     assert first + rest == expected(shards, 0) if stop < 30 else rest == expected(shards, 1)
     assert taken(loader, shards) == expected(shards, 1 if stop < 30 else 2)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("stop", [0, 7, 30])
+def test_workers_resume_what_the_dataset_was_told(shards: Shards, stop: int, persistent: bool) -> None:  # noqa: F811
+    """Only this process went on where the state was taken: workers began the epoch, and the count, again."""
+    dataset = H5IterableDataset(shards.both, FIELDS, 64, seed=3, memory="1 MB")
+    dataset.set_epoch(4)
+    batches = iter(dataset)
+    first = [check(batch, shards).tolist() for batch in itertools.islice(batches, stop)]
+    resumed = H5IterableDataset(shards.both, FIELDS, 64, seed=3)
+    loader = DataLoader(resumed, batch_size=None, num_workers=3, persistent_workers=persistent)
+    if persistent:
+        assert taken(loader, shards) == expected(shards, 0, seed=3)
+    resumed.load_state_dict(json.loads(json.dumps(dataset.state_dict())))
+    if stop < 30:
+        assert first + taken(loader, shards) == expected(shards, 4, seed=3)
+    assert taken(loader, shards) == expected(shards, 5, seed=3)
+    resumed.set_epoch(4)
+    assert taken(loader, shards) == expected(shards, 4, seed=3)
+
+
+def test_two_loaders_over_one_dataset_begin_an_epoch_each(shards: Shards) -> None:  # noqa: F811
+    dataset = H5IterableDataset(shards.first, FIELDS, 256, seed=3)
+    loaders = [DataLoader(dataset, batch_size=None, num_workers=2) for _ in range(2)]
+    epochs = [[], []]  # type: ignore[var-annotated]
+    for batches in zip(*loaders):
+        for epoch, batch in zip(epochs, batches):
+            epoch.append(check(batch, shards).tolist())
+    wanted = [[rows.tolist() for rows in h5fast.Loader(shards.first, FIELDS, 256, seed=3).epoch_rows(number)] for number in (0, 1)]
+    assert sorted(epochs) == sorted(wanted)
 
 
 @pytest.mark.parametrize("workers", [0, 2, 3])

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from torch_files import check  # noqa: E402
 
 import h5fast  # noqa: E402
-from h5fast.torch import BlockSampler, DistributedBlockSampler, H5Dataset  # noqa: E402
+from h5fast.torch import BlockSampler, DistributedBlockSampler, H5Dataset, loader  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,35 @@ def test_processes_share_an_epoch(chunked: Path, world: int, drop_last: bool) ->
             assert len(set(rows)) == len(rows) == 1000 // world * world
         else:
             assert set(rows) == set(range(1000)) and len(rows) - 1000 < world
+
+
+@pytest.mark.parametrize("shuffle", ["block", "exact", "batches", False])
+def test_an_order_of_a_list_of_rows_is_that_of_the_list(chunked: Path, shuffle: Any) -> None:
+    """Unshuffled, rows that were listed in another order than the file's came in the file's: predictions went to others."""
+    rows = [5, 3, 1, 900, 7, 3]
+    dataset = H5Dataset(chunked, "row", rows=rows)
+    order = list(BlockSampler(dataset, shuffle=shuffle))
+    assert sorted(order) == [0, 1, 2, 3, 4, 5]
+    if not shuffle:
+        assert order == [0, 1, 2, 3, 4, 5]
+        assert [batch.tolist() for batch in loader(dataset, batch_size=4, shuffle=False)] == [rows[:4], rows[4:]]
+
+
+def test_a_group_of_one_process_is_a_group(chunked: Path, tmp_path: Path) -> None:
+    """It was said that there was none, and a program that runs with one process for a try did not run."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        assert sorted(DistributedBlockSampler(H5Dataset(chunked, "row"))) == list(range(1000))
+        assert len(DistributedBlockSampler(H5Dataset(chunked, "row"), num_replicas=4)) == 250
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("given", [{}, {"num_replicas": 4}, {"rank": 0}], ids=str)
+def test_which_process_this_is_must_be_known(chunked: Path, given: dict[str, int]) -> None:
+    """With num_replicas= alone every process took itself for the first, and read the same quarter."""
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        DistributedBlockSampler(H5Dataset(chunked, "row"), **given)
 
 
 def test_mistakes_are_named(chunked: Path) -> None:

@@ -1,0 +1,3 @@
+import numpy as np
+
+def claim(places: np.ndarray, key: int) -> int: ...
