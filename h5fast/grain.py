@@ -95,8 +95,7 @@ class BatchSource:
 
     def __repr__(self) -> str:
         """What it was made of: Grain compares it when it resumes."""
-        arguments = [*map(repr, self._arguments), *(f"{name}={value!r}" for name, value in self._options.items())]
-        return f"BatchSource({', '.join(arguments)}, epochs={self._epochs})"
+        return f"BatchSource({_described(self._arguments, self._options)}, epochs={self._epochs})"
 
 
 class BatchDataset(grain.IterDataset):
@@ -137,8 +136,15 @@ class BatchDataset(grain.IterDataset):
 
     def __repr__(self) -> str:
         """What it was made of."""
-        arguments = [*map(repr, self._arguments), *(f"{name}={value!r}" for name, value in self._options.items())]
-        return f"BatchDataset({', '.join(arguments)}, epochs={self._epochs})"
+        return f"BatchDataset({_described(self._arguments, self._options)}, epochs={self._epochs})"
+
+
+def _described(arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
+    """Arguments as they are written, and functions by their names: their addresses are others in another process."""
+    written = [*arguments, *options.values()]
+    texts = [getattr(value, "__qualname__", None) or repr(value) for value in written]
+    names = ["" for _ in arguments] + [f"{name}=" for name in options]
+    return ", ".join(name + text for name, text in zip(names, texts))
 
 
 class _BatchIterator(grain.DatasetIterator):
@@ -184,7 +190,8 @@ def make_array(data: Any, sharding: Any, *, dtype: Any = None) -> Any:
     dtype:
         Type of the array; None is that of the data, as JAX has it (float64 becomes float32, unless it is told otherwise).
 
-    What several devices hold alike is read once. Raises what JAX raises for a sharding that does not fit, and what reading raises.
+    What several devices hold alike is read once. Raises what JAX raises for a sharding that does not fit, what reading raises, and
+    ``ValueError`` for whole numbers that the type cannot hold: JAX has int32 for int64, unless it is told otherwise.
     """
     if not isinstance(data, (h5py.Dataset, HDF5Matrix)):
         raise TypeError(f"make_array reads a dataset or an HDF5Matrix, not {type(data).__name__}")
@@ -194,7 +201,17 @@ def make_array(data: Any, sharding: Any, *, dtype: Any = None) -> Any:
     def part(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(axis.indices(size)[:2] for axis, size in zip(index, data.shape))
         if bounds not in read:
-            read[bounds] = np.ascontiguousarray(data[tuple(slice(*bound) for bound in bounds)], wanted)
+            read[bounds] = _exactly(data[tuple(slice(*bound) for bound in bounds)], wanted, data)
         return read[bounds]
 
     return jax.make_array_from_callback(data.shape, sharding, part)
+
+
+def _exactly(values: Any, dtype: np.dtype, data: Any) -> np.ndarray:
+    """Values in another type. Raises ``ValueError`` for whole numbers that would become others."""
+    stored = np.asarray(values)
+    made = np.asarray(stored, dtype, order="C")
+    if stored.dtype.kind in "iu" and dtype.kind in "iu" and not np.can_cast(stored.dtype, dtype) and not (made == stored).all():
+        raise ValueError(f"{data!r} holds whole numbers that {dtype} does not: jax.config.update('jax_enable_x64', True) lets JAX "
+                         "have int64, and dtype='float32' rounds them")
+    return made

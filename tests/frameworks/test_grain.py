@@ -225,3 +225,36 @@ def test_what_lies_elsewhere_is_not_touched(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(array), data[100:200])
     with pytest.raises(CorruptChunkError, match="part.h5"):
         make_array(h5fast.HDF5Matrix(path, "d", 100, 201), sharding)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("i8", 2**40), ("u8", 2**63), ("i8", -(2**31) - 1), ("u4", 2**32 - 1), ("i8", 2**31 - 1)])
+def test_whole_numbers_stay_what_they_are(tmp_path: Path, dtype: str, value: int) -> None:
+    """JAX has int32 for int64: row numbers and times beyond it became others, without a word."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("d", data=np.array([0, value], dtype))
+        bounds = np.iinfo(jax.dtypes.canonicalize_dtype(np.dtype(dtype)))
+        if bounds.min <= value <= bounds.max:
+            assert np.asarray(make_array(data, sharding)).tolist() == [0, value]
+        else:
+            with pytest.raises(ValueError, match=r'HDF5 dataset "d".*jax_enable_x64'):
+                make_array(data, sharding)
+
+
+def test_one_number_is_an_array_without_axes(tmp_path: Path) -> None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with h5fast.File(tmp_path / "a.h5", "w") as file:
+        file["d"] = 3.5
+        array = make_array(file["d"], sharding)
+    assert array.shape == () and float(array) == 3.5
+
+
+def doubled(batch: Any) -> Any:
+    return batch
+
+
+def test_a_source_is_described_alike_in_every_process(shards: Shards) -> None:  # noqa: F811
+    """grain.DataLoader compares descriptions when it resumes; the address of a function is another one each time."""
+    for kind in (BatchSource, BatchDataset):
+        text = repr(kind(shards.first, "label", 8, transform=doubled, seed=3))
+        assert "0x" not in text and "transform=doubled" in text and "seed=3" in text and ", 8, " in text
