@@ -189,6 +189,11 @@ class Loader:
         return self._order.schedule(self._next_epoch, self._next_begun).steps or len(self)
 
     @property
+    def least_memory(self) -> int:
+        """Bytes that batches ahead, threads and lists of rows take; no decoded row is kept with so little `memory`."""
+        return self._division.fixed
+
+    @property
     def are_full(self) -> bool:
         """Whether every batch of an epoch has :attr:`batch_size` rows."""
         return self._order.are_full and self._on_error == "raise"

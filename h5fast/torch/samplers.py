@@ -21,8 +21,8 @@ __all__ = ["BlockSampler", "DistributedBlockSampler"]
 
 # Places of an epoch that are looked up at a time.
 _AT_ONCE = 4096
-# Bytes that the loader counts for its own lists: of each row where rows are listed, and of the table of a uniform order.
-_LISTED, _TABLES = 8, 2 * 8 << 16
+# Bytes that are enough for any loader; none takes them.
+_PLENTY = 1 << 60
 
 
 class BlockSampler(Sampler):
@@ -36,7 +36,7 @@ class BlockSampler(Sampler):
     shuffle, seed:
         As :class:`h5fast.Loader` has them. ``"block"``: chunks in random order, and the rows of as many as fit `memory` mixed.
     memory:
-        How many bytes of decoded rows are mixed. The default is what HDF5 and h5fast keep decoded of a file, so that rows of
+        How many bytes of decoded rows are mixed, and at least those of one chunk. The default is what HDF5 and h5fast keep decoded of a file, so that rows of
         one chunk find it decoded. Mix more where the file keeps more: ``h5fast.File(path, rdcc_nbytes=256 << 20)``.
 
     Each iteration is an epoch, the next one another; :meth:`set_epoch` sets which. The order is a function of seed and epoch
@@ -50,10 +50,10 @@ class BlockSampler(Sampler):
     def _setup(self, data_source: Any, shuffle: str | bool, seed: Any, memory: int | float | str, shard: tuple[int, int], *,
                drop_last: bool) -> None:
         source, fields, rows = _what_is_read(data_source)
-        lists = 0 if rows is None or isinstance(rows, slice) else len(data_source) * _LISTED
-        lists = lists if shuffle == "block" else 2 * lists + _TABLES
-        self._order = Loader(source, fields, 1, shuffle=shuffle, seed=seed, rows=rows, prefetch=1,
-                             memory=parse_bytes(memory) + lists)
+        options = {"shuffle": shuffle, "seed": seed, "rows": rows, "prefetch": 1}
+        # Beside what a loader takes for itself, to which it adds what it reads: this one is asked for its order alone.
+        itself = Loader(source, fields, 1, **options, memory=_PLENTY).least_memory
+        self._order = Loader(source, fields, 1, **options, memory=parse_bytes(memory) + itself)
         self._numbers = _numbers_of_ascending(data_source) if shuffle == "block" else None  # other orders keep that of the list
         self._rank, self._world = shard
         count = self._order.rows

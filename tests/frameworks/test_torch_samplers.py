@@ -154,6 +154,21 @@ def test_an_order_of_a_list_of_rows_is_that_of_the_list(chunked: Path, shuffle: 
         assert [batch.tolist() for batch in loader(dataset, batch_size=4, shuffle=False)] == [rows[:4], rows[4:]]
 
 
+def test_rows_may_be_larger_than_what_is_mixed(tmp_path: Path) -> None:
+    """Volumes of some MB each were refused: the memory was too little for batches, which a sampler does not read."""
+    with h5py.File(tmp_path / "volumes.h5", "w") as file:
+        file.create_dataset("chunks", (7, 2, 1 << 20), "f4", chunks=(2, 2, 1 << 20), compression="lzf")
+        file.create_dataset("whole", (7, 3 << 20), "f4")
+    for name in ("chunks", "whole"):
+        dataset = H5Dataset(tmp_path / "volumes.h5", name)
+        order = list(BlockSampler(dataset))
+        assert sorted(order) == list(range(7))
+        assert sorted(BlockSampler(dataset, shuffle="exact", memory=1)) == list(range(7))
+        if name == "chunks":
+            assert {tuple(sorted(order[at : at + 2])) for at in range(7)} >= {(0, 1), (2, 3), (4, 5)}, "a chunk at a time"
+        assert [len(batch) for batch in loader(dataset, batch_size=3)] == [3, 3, 1]
+
+
 def test_a_group_of_one_process_is_a_group(chunked: Path, tmp_path: Path) -> None:
     """It was said that there was none, and a program that runs with one process for a try did not run."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
