@@ -84,13 +84,14 @@ class Dealing:
     def anew(self) -> None:
         """Keras begins to go through the indices, all of them.
 
-        If it only looked at some before, it is still this pass, from its first step on; else the next one.
+        If it only looked at some before, it is still this pass, from its first step on; else the next one. A pass that
+        someone goes through by hand is left to them until an epoch begins.
         """
         with self._lock:
             if self._steps and self._is_look:
                 self._steps.clear()
                 self._is_in_order = True
-            elif self._steps:
+            elif self._steps and self._is_dealt:
                 self._start(self._number + 1)
             self._is_begun = self._is_new = True
 
