@@ -11,8 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from h5fast.class_numbers import labels_path
 from h5fast.objects import File
-from h5fast.packing.labels import ClassNumbers, labels_path
+from h5fast.packing.labels import ClassNumbers
 from h5fast.packing.layouts import EncodedSink, Output, stored_name
 from h5fast.packing.members import Member, opened_bytes
 from h5fast.target import AtomicTarget, finished_together, partial_path
