@@ -147,6 +147,8 @@ def _datasets() -> dict[str, tuple[Any, bytes | np.ndarray]]:
     record = np.array([(1, 2.5), (3, 4.5)], [("a", "<i4"), ("b", ">f8")])
     return {
         "image": (image, image), "scalar": (np.float32(2.5), np.array(2.5, "f4")),
+        "one big-endian": (np.array(2.5, ">f8"),) * 2,
+        "one big-endian record": (np.array((1, 2.5), [("a", ">i4"), ("b", ">f8")]),) * 2,
         "big-endian": (np.arange(6, dtype=">i4").reshape(2, 3),) * 2,
         "bool": (np.array([True, False]),) * 2, "complex": (np.array([1 + 2j]),) * 2, "record": (record, record),
         "int8": (np.arange(5, dtype="i1"),) * 2, "no rows": (np.zeros((0, 3), "f4"),) * 2,

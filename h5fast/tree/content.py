@@ -162,12 +162,18 @@ def read_all(dataset: h5py.Dataset, content: Content) -> bytes:
     """The content, without the head, through the dataset's own reader."""
     if content.form == "nothing":
         return b""
-    value: Any = dataset[()]
     if content.form != "text":
-        return np.asarray(value).tobytes()
+        return _elements(dataset, ())
+    value: Any = dataset[()]
     if dataset.shape != ():
         return b"".join(bytes(item) + b"\n" for item in value.reshape(-1).tolist())
     return bytes(value) if isinstance(value, bytes) else np.asarray(value).tobytes()
+
+
+def _elements(dataset: h5py.Dataset, selection: tuple[int | slice, ...]) -> bytes:
+    """The selected elements, in the byte order that the head names: a single number comes from h5py in the machine's."""
+    value = np.asarray(dataset[selection])
+    return (value if dataset.dtype.subdtype is not None else value.astype(dataset.dtype, copy=False)).tobytes()
 
 
 def read_range(dataset: h5py.Dataset, start: int, stop: int) -> bytes:
@@ -185,12 +191,12 @@ def read_range(dataset: h5py.Dataset, start: int, stop: int) -> bytes:
 def _add_range(dataset: h5py.Dataset, prefix: tuple[int, ...], shape: tuple[int, ...], start: int, stop: int,
                parts: list[bytes]) -> None:
     if not shape:
-        parts.append(np.asarray(dataset[prefix]).tobytes()[start:stop])
+        parts.append(_elements(dataset, prefix)[start:stop])
         return
     row = math.prod(shape[1:]) * dataset.dtype.itemsize
     first, last = start // row, -(-stop // row)
     if len(shape) == 1 or row <= _WHOLE_ROW:
-        block = np.asarray(dataset[(*prefix, slice(first, last))]).tobytes()
+        block = _elements(dataset, (*prefix, slice(first, last)))
         parts.append(block[start - first * row : stop - first * row])
         return
     for number in range(first, last):
