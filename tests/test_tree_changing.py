@@ -129,6 +129,43 @@ def _try(tree: FileTree, what: str, one: str, other: str, data: bytes) -> Any:
     return True
 
 
+def test_what_is_there_stays_where_nothing_can_be_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hazard: the old file was removed first, and the new one then could not be written."""
+    with FileTree(write_tree(tmp_path / "f.h5"), "r+") as tree:
+        for wrong in ({"modified": 2**70}, {"modified": "now"}, {"permissions": -1}):
+            with pytest.raises(ValueError, match="modified is whole seconds"):
+                tree.put("deep/one", b"new", **wrong)  # type: ignore[arg-type]
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(h5py.Group, "create_dataset", full)
+        with pytest.raises(OSError, match="No space left"):
+            tree.put("deep/one", b"new")
+        monkeypatch.undo()
+        assert dict(tree) == MIXED
+        tree.put("deep/one", b"new", modified=7, permissions=0o100640)
+        assert tree["deep/one"] == b"new" and tree.stat("deep/one").permissions == 0o100640
+
+
+@pytest.mark.parametrize("name", [".h5fast", ".h5fast/x", "data", "offsets", "label", "class_names", "modified/x"])
+@pytest.mark.parametrize("write", [write_tree, write_encoded])
+def test_names_that_are_taken(tmp_path: Path, write: Any, name: str) -> None:
+    """Hazard: a file of such a name was written, and never seen again, or made the whole folder unreadable."""
+    path = write(tmp_path / "f.h5")
+    with FileTree(path, "r+") as tree:
+        if write is write_tree and not name.startswith("."):
+            tree.put(name, b"x")
+            assert tree[name] == b"x"
+            return
+        for attempt in (lambda: tree.put(name, b"x"), lambda: tree.mkdir(name), lambda: tree.mv("deep/one", name)):
+            with pytest.raises(ValueError, match="name is taken by"):
+                attempt()
+        assert dict(tree) == MIXED
+    with FileTree(path) as tree:
+        assert dict(tree) == MIXED
+
+
 def test_what_may_be_put(tmp_path: Path) -> None:
     with FileTree(tmp_path / "f.h5", "w") as tree:
         array = np.arange(6.0).reshape(2, 3)

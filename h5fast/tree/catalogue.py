@@ -36,16 +36,18 @@ class Folder:
         path: from the root; "" is the root
         rows: row of each member that is known, by name
         is_complete: whether these are all
+        is_sorted: whether they are in the order of their names
         above: addresses of the groups that it lies in, its own last
         skipped: what of it is not shown, with the reason
     """
 
-    __slots__ = ("path", "rows", "is_complete", "above", "skipped")
+    __slots__ = ("path", "rows", "is_complete", "is_sorted", "above", "skipped")
 
     def __init__(self, path: str, above: tuple[int, ...], rows: dict[str, int] | None = None) -> None:
         self.path = path
         self.rows: dict[str, int] = {} if rows is None else rows
         self.is_complete = rows is not None
+        self.is_sorted = True
         self.above = above
         self.skipped: list[str] = []
 
@@ -194,7 +196,38 @@ class Catalogue:
         folder = self.folder(path)
         if not folder.is_complete:
             self._complete(folder)
+        if not folder.is_sorted:
+            folder.rows = dict(sorted(folder.rows.items()))
+            folder.is_sorted = True
         return folder.rows
+
+    def look_again(self, folder: Folder, name: str) -> None:
+        """A member of a folder was made, replaced or removed, in a file that is open for writing."""
+        folder.rows.pop(name, None)
+        place = join(folder.path, name)
+        if place in self.folders:
+            self.adopt([one for path, one in self.folders.items() if not f"{path}/".startswith(f"{place}/")])
+        if not self.encoded_rows:
+            folder.is_complete = False
+        elif folder.is_complete and not self.is_table(folder.path) and as_bytes(folder.path) in self.file:  # of the layout `encoded` others are known from tables
+            self._look_up(folder, [name])
+            folder.is_sorted = False
+
+    def taken(self, folder: str, name: str) -> str | None:
+        """What else a name in a folder stands for, so that no member can be made there; None where it is free."""
+        if not folder and name == INDEX_GROUP:
+            return "the member index"
+        return f"a table of the layout 'encoded' in {'/' + folder!r}" if self.is_table(join(folder, name)) else None
+
+    def is_table(self, path: str) -> bool:
+        """Whether a table of the layout `encoded` lies at a path or above. A file that such a table tells of may have that path."""
+        names = parts_of(path)
+        for depth, name in enumerate(names):
+            if name in encoded.NAMES:
+                group = self.file.get(as_bytes("/".join(names[:depth])))
+                if isinstance(group, h5py.Group) and encoded.is_encoded(group):
+                    return True
+        return False
 
     def where(self, row: int) -> str | None:
         """The group of the layout `encoded` that a row lies in."""
@@ -225,7 +258,7 @@ class Catalogue:
         return found
 
     def _look_up(self, folder: Folder, names: list[str]) -> list[int | None]:
-        fit = [name for name in names if unfit(name) is None and not self._is_hidden(folder, name)]
+        fit = [name for name in names if unfit(name) is None and self.taken(folder.path, name) is None]
         found, forms = look_up(self._group(folder).id, fit, self._user_block)
         self._settle(found, forms)
         known = {name: at for at, name in enumerate(fit) if found["kind"][at] != OTHER}
@@ -310,6 +343,7 @@ class Catalogue:
         elif self.table.members["kind"][row] != FOLDER:
             return None
         made[path] = found = Folder(join(top.path, path), (*above.above, 0), {})
+        found.is_sorted = False
         self.folders[found.path] = found
         return found
 

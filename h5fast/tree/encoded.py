@@ -26,7 +26,7 @@ import numpy as np
 from h5fast.errors import CorruptFileError
 from h5fast.tree.paths import unfit
 
-__all__ = ["ATTRIBUTE", "NAMES", "EncodedFiles", "is_encoded", "load", "remove", "rename"]
+__all__ = ["ATTRIBUTE", "NAMES", "EncodedFiles", "PathTable", "is_encoded", "load"]
 
 ATTRIBUTE = "h5fast_layout"
 _DATA, _OFFSETS, _PATHS, _MODIFIED, _PERMISSIONS = _TABLES = ("data", "offsets", "paths", "modified", "permissions")
@@ -127,21 +127,56 @@ def _checked(paths: list[str], group: str) -> tuple[list[str], list[str]]:
     return checked, skipped
 
 
-def remove(group: h5py.Group, wanted: str) -> None:
-    """Takes a file, or a folder with all below it, out of the tables. Its bytes stay in ``data``, without a path."""
-    _write_paths(group, ["" if _is_below(path, wanted) else path for path in load(group).paths])
+class PathTable:
+    """The paths of a group of this layout, to be changed in place: all others stay as they are, those that cannot be shown too."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._group = group
+        self._texts = [_text(one) for one in group[_PATHS][()].tolist()]
+        self._numbers: dict[str, list[int]] = {}
+        for number, text in enumerate(self._texts):
+            self._numbers.setdefault(text.removesuffix("/"), []).append(number)
+
+    def remove(self, wanted: str, *, is_folder: bool) -> None:
+        """Takes a file, or a folder with all below it, out of the table. Its bytes stay in ``data``, without a path."""
+        self._write({number: "" for number in self._find(wanted, is_folder)})
+
+    def rename(self, old: str, new: str, *, is_folder: bool) -> None:
+        """Gives a file, or a folder with all below it, another path."""
+        self._write({number: new + self._texts[number][len(old):] for number in self._find(old, is_folder)})
+
+    def _find(self, wanted: str, is_folder: bool) -> list[int]:
+        if not is_folder:
+            return list(self._numbers.get(wanted, ()))
+        inside = wanted + "/"
+        return [number for number, text in enumerate(self._texts) if text == wanted or text.startswith(inside)]
+
+    def _write(self, changed: dict[int, str]) -> None:
+        table = self._group[_PATHS]
+        about = h5py.check_string_dtype(table.dtype)
+        new = {number: text.encode("utf-8", "surrogateescape") for number, text in changed.items()}
+        if about.length is not None and max(map(len, new.values()), default=0) > about.length:
+            self._write_anew(new)
+        else:
+            for first, end in _runs(list(new)):
+                table[first:end] = np.array([new[number] for number in range(first, end)],
+                                            object if about.length is None else table.dtype)
+        for number, text in changed.items():
+            self._numbers[self._texts[number].removesuffix("/")].remove(number)
+            self._texts[number] = text
+            self._numbers.setdefault(text.removesuffix("/"), []).append(number)
+
+    def _write_anew(self, changed: dict[int, bytes]) -> None:
+        """For paths that are longer than those of a table of fixed length can be."""
+        texts = [changed.get(number, text.encode("utf-8", "surrogateescape")) for number, text in enumerate(self._texts)]
+        made = self._group.create_dataset(None, data=np.array(texts, object), dtype=h5py.string_dtype())
+        del self._group[_PATHS]
+        self._group[_PATHS] = made
 
 
-def rename(group: h5py.Group, old: str, new: str) -> None:
-    """Gives a file, or a folder with all below it, another path."""
-    _write_paths(group, [new + path[len(old):] if _is_below(path, old) else path for path in load(group).paths])
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.removesuffix("/") == folder or path.startswith(folder + "/")
-
-
-def _write_paths(group: h5py.Group, paths: list[str]) -> None:
-    text = np.array([path.encode("utf-8", "surrogateescape") for path in paths], object)
-    del group[_PATHS]
-    group.create_dataset(_PATHS, data=text, dtype=h5py.string_dtype())
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges [first, end) of neighbours."""
+    if not numbers:
+        return []
+    apart = np.flatnonzero(np.diff(numbers) > 1) + 1
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(np.array(numbers), apart)]

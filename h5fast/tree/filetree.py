@@ -219,7 +219,9 @@ class FileTree(Mapping[str, bytes]):
     def attributes(self, path: str | os.PathLike[str] = ".") -> dict[str, Any]:
         """The HDF5 attributes of a member. Files of the layout `encoded` have none."""
         with phil:
-            place = self._real(path)[0]
+            place, row = self._real(path)
+            if self._catalogue.where(row) is not None:
+                return {}
             try:
                 return dict(self._file[as_bytes(place)].attrs)
             except KeyError:
