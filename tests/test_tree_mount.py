@@ -127,6 +127,42 @@ def test_writing(tmp_path: Path) -> None:
         assert dict(tree) == wanted and tree.stat("new/file").permissions == 0o100600
 
 
+def test_files_that_are_open_move(tmp_path: Path) -> None:
+    """Hazard: what was written after a file, or a folder above it, got another name was lost."""
+    with FileTree(tmp_path / "f.h5", "w") as tree:
+        operations = WriteOperations(tree)
+        operations.mkdir("/d", 0o700)
+        handle = operations.create("/d/x", 0o750)
+        operations.write("/d/x", b"12", 0, handle)
+        operations.rename("/d", "/e")
+        operations.write("/e/x", b"34", 2, handle)
+        operations.rename("/e/x", "/y")
+        operations.write("/y", b"56", 4, handle)
+        operations.flush("/y", handle)
+        operations.release("/y", handle)
+        assert dict(tree) == {"y": b"123456"} and tree.ls("/") == ["e", "y"]
+        assert operations.getattr("/y")["st_mode"] == 0o100750 and operations.getattr("/e")["st_mode"] == 0o40700
+        assert operations.statfs("/")["f_bavail"] > 0
+
+
+@pytest.mark.parametrize("told, number", [("file write failed: errno = 28, error message", errno.ENOSPC), ("no", errno.EIO)])
+def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, number: int) -> None:
+    """The program that closes it is told, and what is there is what was there before."""
+    with FileTree(write_tree(tmp_path / "f.h5"), "r+") as tree:
+        operations = WriteOperations(tree)
+        handle = operations.open("/deep/one", os.O_WRONLY)
+        operations.write("/deep/one", b"new", 0, handle)
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(told)
+
+        monkeypatch.setattr(h5py.Group, "create_dataset", full)
+        failing(number, operations.flush, "/deep/one", handle)
+        failing(number, operations.release, "/deep/one", handle)
+        monkeypatch.undo()
+        assert operations.read("/deep/one", 10, 0, 0) == b"1" and dict(tree) == MIXED
+
+
 def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mfusepy", None)
     with pytest.raises(h5fast.UnsupportedError, match=r"pip install 'h5fast\[mount\]'"):
@@ -237,6 +273,17 @@ def test_writable_mount(tmp_path: Path) -> None:
         wanted["copy/moved"] = wanted.pop("copy/empty")
         del wanted["copy/with spaces.txt"]
         assert dict(tree) == wanted and tree.isdir("copy/nothing in it")
+
+
+def test_a_writable_mount_that_is_killed(tmp_path: Path) -> None:
+    """Hazard: nothing was written before the end, and the file could not be opened any more."""
+    require_fuse(tmp_path)
+    with pytest.raises(AssertionError):  # it does not end as it should
+        with mounted(tmp_path / "f.h5", tmp_path / "m", "--writable", end=signal.SIGKILL):
+            make_folder(tmp_path / "m/in it")
+    subprocess.run([shutil.which("fusermount3") or "fusermount", "-u", tmp_path / "m"], check=True)
+    with FileTree(tmp_path / "f.h5") as tree:
+        assert {name.removeprefix("in it/"): content for name, content in tree.items()} == MIXED
 
 
 def test_extended_attributes(tmp_path: Path) -> None:

@@ -220,12 +220,8 @@ class FileTree(Mapping[str, bytes]):
         """The HDF5 attributes of a member. Files of the layout `encoded` have none."""
         with phil:
             place, row = self._real(path)
-            if self._catalogue.where(row) is not None:
-                return {}
-            try:
-                return dict(self._file[as_bytes(place)].attrs)
-            except KeyError:
-                return {}
+            found = None if self._catalogue.where(row) is not None else self._file.get(as_bytes(place))
+            return {} if found is None else dict(found.attrs)
 
     @property
     def skipped(self) -> list[str]:
@@ -356,6 +352,11 @@ class FileTree(Mapping[str, bytes]):
         """Notes time or permissions of a file or folder. Files of the layout `encoded` keep what they have."""
         place = self._real(path)[0]
         self._writable().note(place, {"Modified": modified, "Permissions": permissions})
+
+    def flush(self) -> None:
+        """Hands all changes to the operating system: they stay there if this process is killed."""
+        self._writable()
+        self._file.flush()
 
     def _writable(self) -> Changes:
         if self._changes is None:

@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import os
+import re
 import stat
 import threading
 import time
@@ -48,6 +49,9 @@ def _answering(method: Callable[..., _Answer]) -> Callable[..., _Answer]:
             for kind, number in _ERRNO:
                 if isinstance(error, kind):
                     raise OSError(number, str(error)) from error
+            if isinstance(error, OSError) and error.errno is None:  # libhdf5's: the number is in its text, if anywhere
+                told = re.search(r"errno = (\d+)", str(error))
+                raise OSError(int(told[1]) if told else errno.EIO, str(error)) from error
             raise
 
     return call
@@ -155,12 +159,18 @@ def _as_text(value: Any) -> bytes:
         return str(value).encode()
 
 
+def _moved(path: str, old: str, new: str) -> str:
+    """What a path is called now that `old`, which may be a folder above it, is called `new`."""
+    return new + path[len(old):] if f"{path}/".startswith(f"{old}/") else path
+
+
 class WriteOperations(ReadOperations):
     """A tree that is open for writing. A file that is written lies in memory until it is closed."""
 
     def __init__(self, tree: FileTree) -> None:
         super().__init__(tree)
         self._written: dict[str, bytearray] = {}
+        self._modes: dict[str, int] = {}  # of those that are not in the tree yet
         self._dirty: set[str] = set()
         self._handles: dict[int, str] = {}
         self._next = 1
@@ -178,7 +188,8 @@ class WriteOperations(ReadOperations):
             if content is None:
                 return super().getattr(path, fh)
             now = time.time_ns()
-            return {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": len(content), "st_mtime": now, "st_ctime": now,
+            mode = self._modes[path] if path in self._modes else super().getattr(path, fh)["st_mode"]
+            return {"st_mode": mode, "st_nlink": 1, "st_size": len(content), "st_mtime": now, "st_ctime": now,
                     "st_atime": now, **self._owner}
 
     @_answering
@@ -205,6 +216,7 @@ class WriteOperations(ReadOperations):
             if not self._tree.isdir(os.path.dirname(path)):
                 raise FileNotFoundError(path)
             self._written[path] = bytearray()
+            self._modes[path] = stat.S_IFREG | stat.S_IMODE(mode)
             self._dirty.add(path)
             return self._handle(path)
 
@@ -254,6 +266,7 @@ class WriteOperations(ReadOperations):
             if path in self._dirty:
                 self._put(path, bytes(self._written[path]))
                 self._dirty.discard(path)
+                self._tree.flush()  # what was closed stays, if this process is killed
             return 0
 
     @_answering
@@ -263,12 +276,12 @@ class WriteOperations(ReadOperations):
 
     def _put(self, path: str, content: bytes) -> None:
         try:
-            about = self._tree.stat(path)
-            permissions = about.permissions
+            permissions = self._tree.stat(path).permissions
         except FileNotFoundError:
-            permissions = None
+            permissions = self._modes.get(path)
         self._forget(path)
         self._tree.put(path, content, modified=int(time.time()), permissions=permissions)
+        self._modes.pop(path, None)
 
     @_answering
     def release(self, path: str, fh: int) -> int:
@@ -276,17 +289,23 @@ class WriteOperations(ReadOperations):
         with self._busy:
             place = self._handles.pop(fh, path)
             if place in self._written and place not in self._handles.values():
-                self.flush(place, fh)
-                del self._written[place]
+                try:
+                    self.flush(place, fh)
+                finally:  # what could not be written was told, and is not there
+                    self._drop(place)
             return 0
+
+    def _drop(self, path: str) -> None:
+        self._written.pop(path, None)
+        self._modes.pop(path, None)
+        self._dirty.discard(path)
 
     @_answering
     def unlink(self, path: str) -> int:
         """Removes a file or link."""
         with self._busy:
             self._forget(path)
-            self._written.pop(path, None)
-            self._dirty.discard(path)
+            self._drop(path)
             if self._tree.exists(path) or self._is_link(path):
                 self._tree.rm(path)
             return 0
@@ -301,6 +320,7 @@ class WriteOperations(ReadOperations):
     def mkdir(self, path: str, mode: int) -> int:
         """Makes a folder."""
         self._tree.mkdir(path)
+        self._tree.note(path, permissions=stat.S_IFDIR | stat.S_IMODE(mode))
         return 0
 
     @_answering
@@ -315,15 +335,15 @@ class WriteOperations(ReadOperations):
     def rename(self, old: str, new: str) -> int:
         """Gives a member another path, in place of a file or an empty folder there."""
         with self._busy:
-            for path in (old, new):
-                if path in self._written:
-                    self.flush(path, 0)
-                    del self._written[path]
+            for path in [path for path in self._written if f"{path}/".startswith(f"{old}/")]:
+                self.flush(path, 0)
+            self._drop(new)
             self._members.clear()
             if self._tree.isdir(new) and not self._is_link(new):
                 self.rmdir(new)
             self._tree.mv(old, new)
-            self._handles = {fh: new if path == old else path for fh, path in self._handles.items()}
+            self._written = {_moved(path, old, new): content for path, content in self._written.items()}  # still open
+            self._handles = {fh: _moved(path, old, new) for fh, path in self._handles.items()}
             return 0
 
     @_answering
@@ -347,6 +367,12 @@ class WriteOperations(ReadOperations):
             if path in self._written:
                 self.flush(path, 0)
             self._tree.note(path, **about)
+
+    def statfs(self, path: str) -> dict[str, int]:
+        """Sizes of the file system that the file lies in."""
+        about = os.statvfs(self._tree.path)
+        names = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_namemax")
+        return {name: getattr(about, name) for name in names}
 
     def _forget(self, path: str) -> None:
         with self._lock:
