@@ -96,6 +96,16 @@ def test_paths(stored: Path) -> None:
             tree.read_bytes(b"empty")  # type: ignore[arg-type]
 
 
+def test_paths_that_cannot_be(stored: Path) -> None:
+    with FileTree(stored) as tree:
+        for path in ("a\0b", "a/\ud800", "\udfff"):
+            assert path not in tree and not tree.exists(path) and not tree.isdir(path)
+            with pytest.raises(ValueError, match="no path holds"):
+                tree.stat(path)
+        with pytest.raises(TypeError, match="several paths"):
+            tree.read_many("empty")
+
+
 def test_walk_and_glob(stored: Path) -> None:
     with FileTree(stored) as tree:
         found = {(path.rstrip("/") + "/" + name).lstrip("/") for path, _, files in tree.walk() for name in files}
@@ -230,38 +240,6 @@ def test_h5vfs_attributes(tmp_path: Path) -> None:
 
 
 # --- links ---
-
-
-def test_links(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["secret"] = np.frombuffer(b"secret", "u1")
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        file["d/real"] = np.frombuffer(b"real", "u1")
-        file["soft"] = h5py.SoftLink("/d/real")
-        file["d/near"] = h5py.SoftLink("real")
-        file["folder"] = h5py.SoftLink("/d")
-        file["broken"] = h5py.SoftLink("/d/nothing")
-        file["up"] = h5py.SoftLink("../../etc/passwd")
-        file["round"] = h5py.SoftLink("/round")
-        file["outside"] = h5py.ExternalLink("other.h5", "/secret")
-        file["d/hard"] = file["d/real"]
-        file["d/circle"] = file["/"]
-    with FileTree(tmp_path / "f.h5") as tree:
-        for name in ("soft", "d/near", "folder/real", "folder/near", "d/hard", "d/circle/d/real",
-                     "d/circle/folder/circle/soft"):
-            assert tree[name] == b"real", name
-        assert tree.stat("soft").kind == "link" and tree.stat("soft").target == "/d/real"
-        assert tree.stat("d/circle").target == "/"
-        assert tree.stat("soft", follow=True).path == "/d/real"
-        assert set(tree) == {"d/real", "d/near", "d/hard", "soft"}
-        for name in ("broken", "up", "round"):
-            with pytest.raises(KeyError, match=name):
-                tree[name]
-        with pytest.raises(h5fast.UnsupportedError, match="other.h5"):
-            tree.read_bytes("outside")
-
-
-# --- damage ---
 
 
 def test_damaged_chunk_names_its_file(tmp_path: Path) -> None:

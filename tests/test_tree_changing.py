@@ -325,6 +325,18 @@ def _forge(path: Path) -> None:
         raw.write(size.to_bytes(8, "little") + digest)
 
 
+def test_an_index_whose_folders_hold_one_another_is_not_used(tmp_path: Path) -> None:
+    """Hazard: there were then more folders to list than it has, and listing ended in a StopIteration."""
+    path = write_tree(tmp_path / "f.h5")
+    assert write_member_index(path)
+    with h5py.File(path, "r+") as file:
+        folders = file[saved.INDEX_GROUP]["folders"]
+        folders[-1] = folders[0]
+    _forge(path)
+    with FileTree(path) as tree:
+        assert tree.ls() and dict(tree) == MIXED
+
+
 def test_an_index_is_kept_up_by_the_tree(tmp_path: Path) -> None:
     path = write_tree(tmp_path / "f.h5")
     assert write_member_index(path)

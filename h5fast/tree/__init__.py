@@ -10,6 +10,7 @@
     member          Member          one file of it: ranges of its bytes
     saved                           the member index, kept in the file or beside it
     catalogue       Catalogue       which members there are
+    packed                          rows of the table for files that lie in one dataset
     table           Table           and where their bytes lie
     encoded                         many files in one dataset
     content                         which bytes a dataset is, as a file

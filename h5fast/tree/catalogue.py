@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 
 from h5fast import layout
-from h5fast._members import BY_HDF5, FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, STORED_TYPES, look_up, scan
-from h5fast.errors import CorruptFileError, UnsupportedError
+from h5fast._members import FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, STORED_TYPES, look_up, scan
+from h5fast.errors import CorruptFileError, H5FastError, UnsupportedError
 from h5fast.own_groups import INDEX_GROUP
 from h5fast.plugins import is_decoded_directly
-from h5fast.tree import content, encoded
+from h5fast.tree import content, encoded, packed
 from h5fast.tree.paths import as_bytes, join, parts_of, unfit
 from h5fast.tree.table import Pipeline, Table
 
@@ -25,7 +25,7 @@ __all__ = ["Catalogue", "Folder"]
 
 # From so many names on, it is asked how large the folder is: one pass over all of it takes 14 µs a member, looking names up 18.
 _MANY = 64
-# Links that lead to links: more are a circle.
+# Links that one path leads through, those to folders on the way too: more are a circle, or meant to take for ever.
 _MOST_LINKS = 40
 
 
@@ -68,6 +68,8 @@ class Catalogue:
         self._user_block = bool(layout.user_block(file.id))
         # Rows that lie in one dataset: the first, the one behind the last, and their group.
         self.encoded_rows: list[tuple[int, int, str]] = []
+        self._is_following = False  # a link, and how many it were since the first
+        self._links = 0
 
     # --- finding ---
 
@@ -129,21 +131,25 @@ class Catalogue:
             FileNotFoundError: there is nothing.
             NotADirectoryError: there is a file.
         """
-        found = self.folders.get(path)
-        if found is not None:
-            return found
-        if not path:
-            return self._open(self.root())
-        parent, _, name = path.rpartition("/")
-        above = self.folder(parent)
+        known, names = path, []
+        while known and known not in self.folders:
+            known, _, name = known.rpartition("/")
+            names.append(name)
+        here = self.folders.get(known) or self._open(self.root())
+        for name in reversed(names):
+            here = self._inner(here, name)
+        return here
+
+    def _inner(self, above: Folder, name: str) -> Folder:
+        """A folder in a folder, or what a link there leads to."""
         row = self.row_of(above, name)
         if row is None:
-            raise FileNotFoundError(f"no {path!r}")
+            raise FileNotFoundError(f"no {join(above.path, name)!r}")
         real, row = self.follow(above, name, row)
         if not real or real in self.folders:
             return self.folder(real)
         if self.table.members["kind"][row] != FOLDER:
-            raise NotADirectoryError(f"{path!r} is not a folder")
+            raise NotADirectoryError(f"{real!r} is not a folder")
         address = int(self.table.members["object"][row])
         return self._open(Folder(real, (*self.folder(real.rpartition("/")[0]).above, address)))
 
@@ -155,19 +161,31 @@ class Catalogue:
             UnsupportedError: it leads into another file.
         """
         path = join(folder.path, name)
-        for _ in range(_MOST_LINKS):
-            if row < 0 or self.table.members["kind"][row] != LINK:
-                return path, row
-            target = self.target(path)
-            if not target:
-                return "", -1
-            parent, _, last = target.rpartition("/")
-            above = self.folder(parent)
-            found = self.row_of(above, last)
-            if found is None:
-                raise FileNotFoundError(f"{path!r} is a link to {'/' + target!r}, which is not there")
-            path, row = join(above.path, last), found
-        raise FileNotFoundError(f"{path!r} is a link that leads to itself")
+        if row < 0 or self.table.members["kind"][row] != LINK:
+            return path, row
+        is_first, self._is_following = not self._is_following, True
+        try:
+            if is_first:
+                self._links = 0
+            while row >= 0 and self.table.members["kind"][row] == LINK:
+                path, row = self._one_link(path)
+        finally:
+            self._is_following = not is_first
+        return path, row
+
+    def _one_link(self, path: str) -> tuple[str, int]:
+        self._links += 1
+        if self._links > _MOST_LINKS:
+            raise FileNotFoundError(f"{path!r} is a link that leads to itself, or through more than {_MOST_LINKS} others")
+        target = self.target(path)
+        if not target:
+            return "", -1
+        parent, _, last = target.rpartition("/")
+        above = self.folder(parent)  # which may follow links, and they count too
+        found = self.row_of(above, last)
+        if found is None:
+            raise FileNotFoundError(f"{path!r} is a link to {'/' + target!r}, which is not there")
+        return join(above.path, last), found
 
     def target(self, path: str) -> str:
         """The path, from the root, that a link leads to.
@@ -190,6 +208,13 @@ class Catalogue:
             raise FileNotFoundError(f"{path!r} is a link to {text!r}, which no path names")
         start = [] if text.startswith("/") else parts_of(path)[:-1]
         return "/".join([*start, *names])
+
+    def shown_target(self, path: str) -> str | None:
+        """What a link leads to, with a slash in front; None where that is nowhere within the file."""
+        try:
+            return "/" + self.target(path)
+        except (H5FastError, OSError):
+            return None
 
     def entries(self, path: str) -> dict[str, int]:
         """Names and rows of all members of a folder."""
@@ -307,7 +332,7 @@ class Catalogue:
     # --- the layout `encoded` ---
 
     def _load(self, folder: Folder, files: encoded.EncodedFiles) -> None:
-        rows = self._encoded_rows(files)
+        rows = packed.rows_of(files, self.table, is_direct=self.is_direct)
         base = self.table.add(rows)
         self.encoded_rows.append((base, base + len(rows), folder.path))
         folder.is_complete = True
@@ -329,50 +354,24 @@ class Catalogue:
 
     def _make(self, made: dict[str, Folder], top: Folder, path: str) -> Folder | None:
         """The folder at a path below `top`, and those above it; None where one of them is a file."""
-        if path in made:
-            return made[path]
-        parent, _, name = path.rpartition("/")
-        above = self._make(made, top, parent)
-        if above is None:
-            return None
-        row = above.rows.get(name)
-        if row is None:
-            new = np.zeros(1, MEMBER)
-            new["kind"], new["modified"] = FOLDER, NO_TIME
-            above.rows[name] = self.table.add(new)
-        elif self.table.members["kind"][row] != FOLDER:
-            return None
-        made[path] = found = Folder(join(top.path, path), (*above.above, 0), {})
-        found.is_sorted = False
-        self.folders[found.path] = found
-        return found
-
-    def _encoded_rows(self, files: encoded.EncodedFiles) -> np.ndarray:
-        rows = np.zeros(len(files.paths), MEMBER)
-        starts = files.offsets[:-1]
-        rows["size"] = files.offsets[1:] - starts
-        rows["kind"] = [FOLDER if path.endswith("/") else FILE for path in files.paths]
-        rows["modified"] = NO_TIME if files.modified is None else files.modified
-        if files.permissions is not None:
-            rows["permissions"] = files.permissions
-        stored = content.stored_as(files.data, content.examine(files.data)) if self.is_direct else None
-        if stored is None:
-            rows["pipeline"] = BY_HDF5
-            rows["offset"] = starts
-            return rows
-        rows["pipeline"] = self.table.pipeline_number(Pipeline(stored.filters, stored.itemsize))
-        rows["chunk_bytes"] = stored.chunk_bytes
-        there = np.flatnonzero(rows["size"] > 0)
-        first = starts[there] // stored.chunk_bytes
-        rows["offset"][there] = starts[there] - first * stored.chunk_bytes
-        rows["chunks"][there] = (files.offsets[1:][there] - 1) // stored.chunk_bytes - first + 1
-        base = self.table.add_chunks(stored.chunks)
-        rows["address"][there] = base + first
-        alone = there[rows["chunks"][there] == 1]
-        places = rows["address"][alone].astype(np.int64)
-        for name in ("address", "stored", "mask"):
-            rows[name][alone] = self.table.chunks[name][places]
-        return rows
+        names: list[str] = []
+        while path not in made:
+            path, _, name = path.rpartition("/")
+            names.append(name)
+        here = made[path]
+        for name in reversed(names):
+            row = here.rows.get(name)
+            if row is None:
+                new = np.zeros(1, MEMBER)
+                new["kind"], new["modified"] = FOLDER, NO_TIME
+                here.rows[name] = self.table.add(new)
+            elif self.table.members["kind"][row] != FOLDER:
+                return None
+            path = join(path, name)
+            made[path] = here = Folder(join(top.path, path), (*here.above, 0), {})
+            here.is_sorted = False
+            self.folders[here.path] = here
+        return here
 
     def _overlay(self, folder: Folder, group: h5py.Group, hidden: Sequence[str] = ()) -> None:
         """Adds what lies in a group beside the files of a layout `encoded`; of the same name, it is what is shown."""

@@ -174,24 +174,15 @@ class FileTree(Mapping[str, bytes]):
             row = catalogue.row_of(folder, name)
             if row is None:
                 raise FileNotFoundError(f"no {place!r} in {self.path}")
-            place = join(folder.path, name)
-            if follow:
-                place, row = catalogue.follow(folder, name, row)
-                if row < 0:
-                    return self.stat("/")
-            member = catalogue.table.members[row]
-            kind = _KINDS[int(member["kind"])]
+            place, row = catalogue.follow(folder, name, row) if follow else (join(folder.path, name), row)
+            if row < 0:
+                return self.stat("/")
+            kind = _KINDS[int(catalogue.table.members["kind"][row])]
             size = self._contents.size(place, row, raw=self.raw) if kind == "file" else 0
             member = catalogue.table.members[row]
             return Stat("/" + place, kind, size, None if member["modified"] == NO_TIME else int(member["modified"]),
-                        int(member["permissions"]) or None, self._target(place) if kind == "link" else None,
+                        int(member["permissions"]) or None, catalogue.shown_target(place) if kind == "link" else None,
                         bool(member["attributes"]))
-
-    def _target(self, path: str) -> str | None:
-        try:
-            return "/" + self._catalogue.target(path)
-        except (H5FastError, OSError):
-            return None
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
         """Whether there is a file or folder, or a link that leads to one."""
@@ -199,15 +190,19 @@ class FileTree(Mapping[str, bytes]):
 
     def isdir(self, path: str | os.PathLike[str]) -> bool:
         """Whether there is a folder, or a link to one."""
-        with phil:
-            self._known(1)
-            return self._is(self._resolve(path), FOLDER)
+        return self._leads_to(path, FOLDER)
 
     def isfile(self, path: str | os.PathLike[str]) -> bool:
         """Whether there is a file, or a link to one."""
+        return self._leads_to(path, FILE)
+
+    def _leads_to(self, path: str | os.PathLike[str], kind: int) -> bool:
         with phil:
             self._known(1)
-            return self._is(self._resolve(path), FILE)
+            try:
+                return self._is(self._resolve(path), kind)
+            except ValueError:  # what no path can be is not there
+                return False
 
     def _is(self, path: str, kind: int) -> bool:
         try:
@@ -260,8 +255,11 @@ class FileTree(Mapping[str, bytes]):
     def read_many(self, paths: Iterable[str | os.PathLike[str]]) -> list[bytes]:
         """The bytes of many files, in the order asked for, in one pass of native threads over the file.
 
-        Raises what :meth:`open` does, and ``CorruptChunkError`` or ``ReadError`` for bytes that cannot be read.
+        Raises what :meth:`open` does, and ``CorruptChunkError`` or ``ReadError`` for bytes that cannot be read. ``TypeError``: `paths`
+        is a single one.
         """
+        if isinstance(paths, (str, bytes)):
+            raise TypeError(f"read_many takes several paths, not one str: read_many([{paths!r}])")
         asked = list(paths)
         with phil:
             catalogue = self._known(len(asked))

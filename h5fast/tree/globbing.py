@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from h5fast.tree.paths import join
 
@@ -23,25 +23,27 @@ def parts_of_pattern(pattern: str) -> list[str]:
     return parts
 
 
-def matches(listing: Listing, folder: str, parts: list[str], seen: str = "") -> Iterator[str]:
-    """Paths below a folder that match, relative to it; some come twice where there are several ``**``.
-
-    Args:
-        seen: the path from where the pattern begins to this folder
-    """
-    if not parts:
-        yield seen
-        return
-    head, *rest = parts
-    entries = listing(folder)
-    if head != "**":
-        fits = re.compile(fnmatch.translate(head)).match
-        for name in filter(fits, entries):
-            yield from matches(listing, join(folder, name), rest, join(seen, name))
-        return
-    yield from matches(listing, folder, rest, seen)
-    for name, is_folder in entries.items():
-        if is_folder:
-            yield from matches(listing, join(folder, name), parts, join(seen, name))
-        elif not rest:
-            yield join(seen, name)
+def matches(listing: Listing, folder: str, parts: list[str]) -> set[str]:
+    """Paths below a folder that match, relative to it."""
+    found: set[str] = set()
+    pending = [("", 0)]  # a path that is reached, and how many of the parts led to it
+    reached = set(pending)
+    while pending:
+        path, done = pending.pop()
+        if done == len(parts):
+            found.add(path)
+            continue
+        entries = listing(join(folder, path) if path else folder)
+        is_last = done + 1 == len(parts)
+        if parts[done] == "**":
+            after = [(path, done + 1), *((join(path, name), done) for name, is_folder in entries.items() if is_folder)]
+            names = [name for name, is_folder in entries.items() if is_last and not is_folder]
+        else:
+            names = list(filter(re.compile(fnmatch.translate(parts[done])).match, entries))
+            after = [] if is_last else [(join(path, name), done + 1) for name in names]
+        if is_last:
+            found.update(join(path, name) for name in names)
+        new = [place for place in after if place not in reached]
+        reached.update(new)
+        pending += new
+    return found

@@ -14,13 +14,17 @@ def resolve(folder: str, path: str | os.PathLike[str]) -> str:
 
     Raises:
         TypeError: it is no path.
-        ValueError: it holds a NUL.
+        ValueError: it holds a NUL, or half of a surrogate pair.
     """
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"a path within a file is a str, not {type(text).__name__}")
     if "\0" in text:
         raise ValueError(f"no path holds a NUL character: {text!r}")
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"no path holds the character {text[error.start]!r}, half of a surrogate pair: {text!r}") from None
     found = [] if text.startswith("/") else parts_of(folder)
     for part in text.split("/"):
         if part == "..":

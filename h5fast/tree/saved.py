@@ -238,7 +238,8 @@ class SavedIndex:
             if int(self._group.attrs["version"]) != _VERSION or not self._is_valid(parts):
                 return None
             return self._catalogue(parts)
-        except (H5FastError, _Unsound, OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError):
+        except (H5FastError, _Unsound, OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError,
+                MemoryError):
             return None
 
     def _is_valid(self, parts: dict[str, np.ndarray]) -> bool:
@@ -307,7 +308,7 @@ def _folders(catalogue: Catalogue, members: np.ndarray, ranges: np.ndarray, name
         folder.is_complete = True
         for row in range(first, first + count) if count and (members["kind"][first : first + count] == FOLDER).any() else ():
             if members["kind"][row] == FOLDER:
-                if next(rows_of_folders) != row:
+                if next(rows_of_folders, None) != row:
                     raise _Unsound
                 found.append(Folder(join(folder.path, names[row]), (*folder.above, int(members["object"][row]))))
     return found
