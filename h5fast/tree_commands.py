@@ -16,7 +16,7 @@ from typing import Any
 
 from h5fast.errors import H5FastError
 from h5fast.sizes import format_bytes
-from h5fast.tree.extract import Done, add, extract, select
+from h5fast.tree.extract import Done, add, extract, outermost, select
 from h5fast.tree.entries import Stat
 from h5fast.tree.filetree import FileTree
 from h5fast.tree.saved import write_member_index
@@ -117,7 +117,11 @@ def _add_cat(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _run_cat(options: argparse.Namespace) -> int:
     with FileTree(options.file, raw=options.raw) as tree:
-        for path in select(tree, options.paths):
+        chosen = select(tree, options.paths)
+        folder = next(filter(tree.isdir, chosen), None)
+        if folder is not None:
+            raise IsADirectoryError(f"{options.file}: {folder!r} is a folder; the pattern {folder.rstrip('/')}/* leads to its files")
+        for path in chosen:
             member = tree.member(path)
             for start in range(0, member.size, _PIECE):
                 sys.stdout.buffer.write(member.read_at(start, start + _PIECE))
@@ -178,9 +182,8 @@ def _run_rm(options: argparse.Namespace) -> int:
         folders = [path for path in chosen if tree.stat(path).kind == "folder"]
         if folders and not options.recursive:
             raise IsADirectoryError(f"{options.file}: {folders[0]!r} is a folder; -r removes it with all that it holds")
-        for path in chosen:
-            if not any(path.startswith(folder.rstrip("/") + "/") for folder in folders):
-                tree.rm(path, recursive=options.recursive)
+        for path in outermost(tree, chosen):
+            tree.rm(path, recursive=options.recursive)
     return 0
 
 

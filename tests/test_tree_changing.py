@@ -197,6 +197,26 @@ def test_what_may_be_put(tmp_path: Path) -> None:
     assert h5py.File(tmp_path / "f.h5")["bytes"].dtype == np.dtype("u1")
 
 
+@pytest.mark.parametrize("write", [write_tree, write_encoded])
+def test_names_that_are_no_utf8_change(tmp_path: Path, write: Any) -> None:
+    """Hazard: h5py cannot tell whether there is a link of such a name."""
+    name = "no\udcffutf8"
+    with FileTree(write(tmp_path / "f.h5"), "r+") as tree:
+        tree.put(name, b"new")
+        tree.note(name, modified=5)
+        tree.mv(name, f"deep/{name}")
+        assert tree[f"deep/{name}"] == b"new" and name not in tree and tree.stat(f"deep/{name}").modified == 5
+        tree.mv("deep", f"{name}-folder")
+        tree.rm(f"{name}-folder/{name}")
+        tree.rm(f"{name}-folder", recursive=True)
+        assert dict(tree) == {path: data for path, data in MIXED.items() if path != name and not path.startswith("deep/")}
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file.id.links.create_soft(b"link\xff", b"/to\xff")
+        file[b"to\xff"] = np.frombuffer(b"x", "u1")
+    with FileTree(tmp_path / "f.h5") as tree:
+        assert tree["link\udcff"] == b"x" and tree.stat("link\udcff").target == "/to\udcff"
+
+
 def test_links_are_removed_and_not_what_they_lead_to(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["g/x"] = np.frombuffer(b"other", "u1")

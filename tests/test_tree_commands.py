@@ -16,6 +16,7 @@ from tree_files import MIXED, make_folder, write_encoded, write_tree
 
 from h5fast import FileTree
 from h5fast.cli import main
+from h5fast.tree import extract as extracting
 from h5fast.tree.extract import extract
 from h5fast.verifying import verify_file
 
@@ -81,6 +82,8 @@ def test_cat(path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert capfdbinary.readouterr().out == b"1" + MIXED["big.bin"]
     assert main(["cat", str(path), "deep"]) == 2
     assert b"folder" in capfdbinary.readouterr().err
+    assert main(["cat", str(path), "*"]) == 2  # nothing of it, rather than what comes before the folder
+    assert capfdbinary.readouterr().out == b""
 
 
 def test_rm(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +92,41 @@ def test_rm(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", str(path)]) == 0
     with FileTree(path) as tree:
         assert dict(tree) == {name: data for name, data in MIXED.items() if not name.startswith("deep") and name != "big.bin"}
+
+
+def test_rm_of_all(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hazard: of the root, nothing was removed and nothing was told."""
+    assert main(["rm", str(path), "/", "-r"]) == 2 and "root" in capsys.readouterr().err
+    with FileTree(path) as tree:
+        assert dict(tree) == MIXED
+    assert main(["rm", str(path), "**", "-r"]) == 0
+    with FileTree(path) as tree:
+        assert tree.ls() == []
+
+
+def test_add_of_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hazard: a folder that could not be listed was left out without a word."""
+    source = make_folder(tmp_path / "source", {"a": b"a", "shut/b": b"b", "closed": b"c"})
+    scandir, open_ = os.scandir, open
+
+    def list_(place: Any) -> Any:
+        if str(place).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    def read(place: Any, *options: Any, **more: Any) -> Any:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return open_(place, *options, **more)
+
+    monkeypatch.setattr(os, "scandir", list_)
+    monkeypatch.setattr("builtins.open", read)
+    assert main(["add", str(source / "f.h5"), str(source)]) == 1
+    monkeypatch.undo()
+    told = capsys.readouterr().err
+    assert "shut: Permission denied" in told and "closed: Permission denied" in told and "f.h5: the file that it would" in told
+    with FileTree(source / "f.h5") as tree:
+        assert dict(tree) == {"source/a": b"a"}
 
 
 def test_add_tells_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +193,38 @@ def test_extract_of_hostile_names_and_links(tmp_path: Path, outside: Path) -> No
     assert os.readlink(target / "a/up") == "ok" and os.path.realpath(target / "a/round") == str(target)
     assert len(done.problems) == 4  # the name .., the links far and ext, and the path that leads out of e
     assert sorted(os.listdir(tmp_path)) == ["f.h5", "outside", "target"]
+
+
+def test_extract_of_what_a_pattern_matches_twice(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hazard: "**" matches a folder and what is in it, and each file was written once for each folder above it."""
+    written: list[str] = []
+    write = extracting._Folder.write
+
+    def count(folder: Any, file: Any, data: Any) -> None:
+        written.append(file.path)
+        write(folder, file, data)
+
+    monkeypatch.setattr(extracting._Folder, "write", count)
+    assert main(["extract", str(path), "**", "deep/one", "-C", str(tmp_path / "out")]) == 0
+    assert sorted(written) == sorted("/" + name for name in MIXED)
+
+
+def test_half_a_file_does_not_stay(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """Hazard: on a full disk, empty and shortened files stayed under the names of whole ones."""
+    utime = os.utime
+    with FileTree(path, "r+") as tree:
+        tree.note("big.bin", modified=5)
+
+    def full(place: Any, times: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "utime", full)
+    assert main(["extract", str(path), "-C", str(tmp_path / "out")]) == 1
+    monkeypatch.setattr(os, "utime", utime)
+    assert "/big.bin: No space left" in capsys.readouterr().err
+    assert {str(one.relative_to(tmp_path / "out")) for one in (tmp_path / "out").rglob("*") if one.is_file()} == set(MIXED) - {
+        "big.bin"}
 
 
 def test_extract_into_many_folders(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ its member index, the table comes from there. Everything here runs under h5py's 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import h5py
+from h5py import h5l
 import numpy as np
 
 from h5fast import layout
@@ -194,20 +196,28 @@ class Catalogue:
             UnsupportedError: it leads into another file, which is not followed.
             FileNotFoundError: to a place that no path names.
         """
-        link = self.file.get(as_bytes(path), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            raise UnsupportedError(f"{path!r} is a link into another file, {link.filename!r}, and such links are not followed")
-        if isinstance(link, h5py.HardLink):  # a group that it lies in
+        kind, values = self.link(path), self.file.id.links.get_val
+        if kind == h5l.TYPE_EXTERNAL:
+            filename = os.fsdecode(values(as_bytes(path))[0])
+            raise UnsupportedError(f"{path!r} is a link into another file, {filename!r}, and such links are not followed")
+        if kind == h5l.TYPE_HARD:  # a group that it lies in
             parent = path.rpartition("/")[0]
             above = self.folder(parent)
             place = above.above.index(_address_of(self.file[as_bytes(path)]))
             return "/".join(parts_of(above.path)[:place])
-        text = link.path if isinstance(link, h5py.SoftLink) else ""
+        text = values(as_bytes(path)).decode("utf-8", "surrogateescape") if kind == h5l.TYPE_SOFT else ""
         names = [part for part in text.split("/") if part not in ("", ".")]
         if not text or any(unfit(part) for part in names):
             raise FileNotFoundError(f"{path!r} is a link to {text!r}, which no path names")
         start = [] if text.startswith("/") else parts_of(path)[:-1]
         return "/".join([*start, *names])
+
+    def link(self, path: str) -> int | None:
+        """Of what type the link at a path is; None where there is none. h5py's own ``get`` fails for names that are no UTF-8."""
+        try:
+            return int(self.file.id.links.get_info(as_bytes(path)).type)
+        except (KeyError, RuntimeError):
+            return None
 
     def shown_target(self, path: str) -> str | None:
         """What a link leads to, with a slash in front; None where that is nowhere within the file."""
@@ -234,7 +244,7 @@ class Catalogue:
             self.adopt([one for path, one in self.folders.items() if not f"{path}/".startswith(f"{place}/")])
         if not self.encoded_rows:
             folder.is_complete = False
-        elif folder.is_complete and not self.is_table(folder.path) and as_bytes(folder.path) in self.file:  # of the layout `encoded` others are known from tables
+        elif folder.is_complete and not encoded.is_table(self.file, folder.path) and self.file.get(as_bytes(folder.path)) is not None:  # of the layout `encoded` others are known from tables
             self._look_up(folder, [name])
             folder.is_sorted = False
 
@@ -242,17 +252,7 @@ class Catalogue:
         """What else a name in a folder stands for, so that no member can be made there; None where it is free."""
         if not folder and name == INDEX_GROUP:
             return "the member index"
-        return f"a table of the layout 'encoded' in {'/' + folder!r}" if self.is_table(join(folder, name)) else None
-
-    def is_table(self, path: str) -> bool:
-        """Whether a table of the layout `encoded` lies at a path or above. A file that such a table tells of may have that path."""
-        names = parts_of(path)
-        for depth, name in enumerate(names):
-            if name in encoded.NAMES:
-                group = self.file.get(as_bytes("/".join(names[:depth])))
-                if isinstance(group, h5py.Group) and encoded.is_encoded(group):
-                    return True
-        return False
+        return f"a table of the layout 'encoded' in {'/' + folder!r}" if encoded.is_table(self.file, join(folder, name)) else None
 
     def where(self, row: int) -> str | None:
         """The group of the layout `encoded` that a row lies in."""

@@ -64,7 +64,7 @@ class Changes:
         noted = _as_numbers(attributes)
         with phil:
             row = self.catalogue().find(path)[1]
-            found = None if self.catalogue().is_table(path) else self._file.get(as_bytes(path))
+            found = None if encoded.is_table(self._file, path) else self._file.get(as_bytes(path))
             if found is None or not noted:
                 return  # of the layout `encoded`
             _write_attributes(found, noted)
@@ -160,7 +160,8 @@ class Changes:
 
     def _group(self, folder: str) -> h5py.Group:
         """The group of a folder; one that only a layout `encoded` knows is made."""
-        return self._file.require_group(as_bytes(folder))
+        found = self._file.get(as_bytes(folder))  # h5py's require_group fails for names that are no UTF-8
+        return self._file.create_group(as_bytes(folder)) if found is None else found
 
     def _encoded_above(self, path: str) -> tuple[str, str] | None:
         """The group of the layout `encoded` that a path lies in, and the path below it."""
@@ -176,7 +177,7 @@ class Changes:
 
     def _has_link(self, path: str) -> bool:
         """Whether a member is an object of its own, or is shown in place of a file of the layout `encoded`."""
-        return not self.catalogue().is_table(path) and self._file.get(as_bytes(path), getlink=True) is not None
+        return not encoded.is_table(self._file, path) and self.catalogue().link(path) is not None
 
     def _table(self, group: str) -> encoded.PathTable:
         if group not in self._tables:
@@ -185,7 +186,7 @@ class Changes:
 
     def _keep_folder(self, path: str) -> None:
         """A folder that only the path of a file told of stays when the file goes."""
-        if not self.catalogue().is_table(path):
+        if not encoded.is_table(self._file, path):
             self._group(path)
 
     def _unlink(self, path: str, *, is_folder: bool = False) -> None:
@@ -221,7 +222,7 @@ class Changes:
             return  # it was not of that layout, and has moved
         member = self.catalogue().table.members[row]
         if member["kind"] == FOLDER:
-            self._file.require_group(as_bytes(target))
+            self._group(target)
             for name in list(self.catalogue().entries(source)):
                 self._copy_out(join(source, name), join(target, name))
             return

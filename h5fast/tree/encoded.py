@@ -24,9 +24,9 @@ import h5py
 import numpy as np
 
 from h5fast.errors import CorruptFileError
-from h5fast.tree.paths import unfit
+from h5fast.tree.paths import as_bytes, parts_of, unfit
 
-__all__ = ["ATTRIBUTE", "NAMES", "EncodedFiles", "PathTable", "is_encoded", "load"]
+__all__ = ["ATTRIBUTE", "NAMES", "EncodedFiles", "PathTable", "is_encoded", "is_table", "load"]
 
 ATTRIBUTE = "h5fast_layout"
 _DATA, _OFFSETS, _PATHS, _MODIFIED, _PERMISSIONS = _TABLES = ("data", "offsets", "paths", "modified", "permissions")
@@ -60,6 +60,17 @@ def is_encoded(group: h5py.Group) -> bool:
         return False
     told = group.attrs[ATTRIBUTE]
     return bool(np.size(told) == 1 and (told == "encoded" or told == b"encoded"))
+
+
+def is_table(file: h5py.File, path: str) -> bool:
+    """Whether a table of this layout lies at a path or above it. A file that such a table tells of may have that path too."""
+    names = parts_of(path)
+    for depth, name in enumerate(names):
+        if name in NAMES:
+            group = file.get(as_bytes("/".join(names[:depth])))
+            if isinstance(group, h5py.Group) and is_encoded(group):
+                return True
+    return False
 
 
 def load(group: h5py.Group) -> EncodedFiles:

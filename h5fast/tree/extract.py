@@ -6,6 +6,9 @@ what lies in the way of a file is removed instead of written through.
 
 from __future__ import annotations
 
+import errno
+import functools
+import io
 import os
 import posixpath
 import stat
@@ -14,14 +17,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from h5fast.errors import H5FastError
 from h5fast.threads import get_num_threads
 from h5fast.tree.entries import Stat
 from h5fast.tree.filetree import FileTree
+from h5fast.tree.paths import join, resolve
 
-__all__ = ["Done", "add", "extract", "select"]
+__all__ = ["Done", "add", "extract", "outermost", "select"]
 
 # Files that are read in one pass, by their number and their bytes; a larger one goes in pieces of that many bytes.
 _BATCH_FILES = 4096
@@ -48,8 +51,8 @@ def select(tree: FileTree, patterns: Iterable[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in patterns:
-        place = "/" + "/".join(part for part in pattern.split("/") if part)
-        is_there = place == "/" or tree.exists(place) or _is_link(tree, place)
+        place = "/" + "/".join(part for part in pattern.split("/") if part not in ("", "."))
+        is_there = place == "/" or tree.exists(place) or _kind(tree, place) == "link"
         matches = [place] if is_there else tree.glob(place)
         if not matches:
             raise FileNotFoundError(f"{tree.path}: nothing there is called or matches {pattern!r}")
@@ -57,11 +60,11 @@ def select(tree: FileTree, patterns: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _is_link(tree: FileTree, path: str) -> bool:
+def _kind(tree: FileTree, path: str) -> str | None:
     try:
-        return tree.stat(path).kind == "link"
+        return tree.stat(path).kind
     except (OSError, H5FastError):
-        return False
+        return None
 
 
 def extract(tree: FileTree, target: str | os.PathLike[str], paths: Iterable[str] = ("/",), *,
@@ -79,6 +82,7 @@ def extract(tree: FileTree, target: str | os.PathLike[str], paths: Iterable[str]
     os.makedirs(target, exist_ok=True)
     done = Done()
     links: list[Stat] = []
+    paths = outermost(tree, paths)
     root = _Folder(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         with ThreadPoolExecutor(get_num_threads()) as pool:
@@ -87,11 +91,25 @@ def extract(tree: FileTree, target: str | os.PathLike[str], paths: Iterable[str]
                 if report is not None:
                     report(done)
         for link in links:  # last, so that nothing is written through them
-            _attempt(done, link.path, partial(root.link, link))
+            _attempt(done, link.path, functools.partial(root.link, link))
         done.problems += tree.skipped
     finally:
         root.close()
     return done
+
+
+def outermost(tree: FileTree, paths: Iterable[str]) -> list[str]:
+    """Paths from the root, without those that lie in a folder that is among them: a pattern may match both."""
+    chosen = dict.fromkeys("/" + resolve(tree.cwd.strip("/"), path) for path in paths)
+    is_folder = functools.cache(lambda path: path in chosen and _kind(tree, path) == "folder")
+    return [path for path in chosen if not any(map(is_folder, _above(path)))]
+
+
+def _above(path: str) -> Iterator[str]:
+    """All folders above a path, the root last."""
+    while path != "/":
+        path = posixpath.dirname(path)
+        yield path
 
 
 def _attempt(done: Done, path: str, do: Callable[[], None]) -> bool:
@@ -105,33 +123,30 @@ def _attempt(done: Done, path: str, do: Callable[[], None]) -> bool:
 
 def _below(tree: FileTree, paths: Iterable[str], root: _Folder, links: list[Stat], done: Done) -> Iterator[Stat]:
     """The files at and below paths. Folders are made on the way."""
-    for path in paths:
-        try:
-            found = tree.stat(path)
-        except (H5FastError, OSError) as error:
-            done.problems.append(f"{path}: {error}")
-            continue
-        if found.kind == "folder":
-            for folder, _, _ in tree.walk(path):
-                if not _attempt(done, folder, partial(root.make, folder)):
-                    continue
-                names = [posixpath.join(folder, name) for name in tree.ls(folder)]
-                yield from _files(tree, names, links, done)
+    for found in _stats(tree, paths, done):
+        if found.kind != "folder":
+            chosen: Iterable[Stat] = [found]
         else:
-            yield from _files(tree, [path], links, done)
+            made = (folder for folder, _, _ in tree.walk(found.path) if _attempt(done, folder, functools.partial(root.make, folder)))
+            chosen = (inside for folder in made for inside in _stats(tree, _names(tree, folder), done))
+        for inside in chosen:
+            if inside.kind == "file":
+                yield inside
+            elif inside.kind == "link":
+                links.append(inside)
 
 
-def _files(tree: FileTree, paths: list[str], links: list[Stat], done: Done) -> Iterator[Stat]:
+def _names(tree: FileTree, folder: str) -> Iterator[str]:
+    return (posixpath.join(folder, name) for name in tree.ls(folder))
+
+
+def _stats(tree: FileTree, paths: Iterable[str], done: Done) -> Iterator[Stat]:
+    """What is known of members; of which nothing can be known, it is told."""
     for path in paths:
         try:
-            found = tree.stat(path)
+            yield tree.stat(path)
         except (H5FastError, OSError) as error:
             done.problems.append(f"{path}: {error}")
-            continue
-        if found.kind == "file":
-            yield found
-        elif found.kind == "link":
-            links.append(found)
 
 
 def _batches(files: Iterable[Stat]) -> Iterator[list[Stat]]:
@@ -158,10 +173,12 @@ def _write_batch(tree: FileTree, root: _Folder, batch: list[Stat], pool: ThreadP
         for number in share:
             file = batch[number]
             data = iter([contents[number]]) if contents is not None else _pieces(tree, file)
-            if _attempt(done, file.path, partial(root.write, file, data)):
-                done.files += 1
-                done.nbytes += file.size
+            if _attempt(done, file.path, functools.partial(root.write, file, data)):
+                with counting:
+                    done.files += 1
+                    done.nbytes += file.size
 
+    counting = threading.Lock()
     list(pool.map(write, shares))
 
 
@@ -199,23 +216,27 @@ class _Folder:
             os.close(descriptor)
 
     def _descriptor(self, path: str) -> int:
-        found = self._open.get(path)
-        if found is not None:
-            return found
-        parent, _, name = path.rpartition("/")
-        above = self._descriptor(parent)
-        try:
-            os.mkdir(os.fsencode(name), dir_fd=above)
-        except FileExistsError:
-            pass  # opening tells whether it is a folder
-        try:
-            found = os.open(os.fsencode(name), _FOLDER_FLAGS, dir_fd=above)
-        except OSError as error:
-            raise NotADirectoryError(f"what is at {path!r} in the target is no folder, and a link is not followed") from error
-        if len(self._open) > 200:  # a process may have about a thousand files open
-            self._forget(path)
-        self._open[path] = found
-        return found
+        """A descriptor of a folder, which is made, and those above it, if it is not there."""
+        here, names = path, []
+        while here not in self._open:
+            here, _, name = here.rpartition("/")
+            names.append(name)
+        for name in reversed(names):
+            here, above = join(here, name), self._open[here]
+            try:
+                os.mkdir(os.fsencode(name), dir_fd=above)
+            except FileExistsError:
+                pass  # opening tells whether it is a folder
+            try:
+                found = os.open(os.fsencode(name), _FOLDER_FLAGS, dir_fd=above)
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                raise NotADirectoryError(f"what is at {here!r} in the target is no folder, and a link is not followed") from error
+            if len(self._open) > 200:  # a process may have about a thousand files open
+                self._forget(here)
+            self._open[here] = found
+        return self._open[path]
 
     def _forget(self, path: str) -> None:
         """Closes folders that are not above this one."""
@@ -223,18 +244,15 @@ class _Folder:
             os.close(self._open.pop(other))
 
     def write(self, file: Stat, data: Iterator[bytes]) -> None:
-        """Writes a file, in place of a file or link that is there."""
+        """Writes a file, in place of a file or link that is there. Half of one does not stay."""
         with self._above(file.path) as (name, above):
             descriptor = _create(name, above, 0o666 if file.permissions is None else 0o600)
-        with open(descriptor, "wb", buffering=0) as out:
-            for piece in data:
-                view = memoryview(piece)
-                while view:
-                    view = view[out.write(view) or 0 :]
-            if file.permissions is not None:
-                os.fchmod(out.fileno(), file.permissions & 0o777)
-            if file.modified is not None:
-                os.utime(out.fileno(), (file.modified, file.modified))
+            try:
+                with open(descriptor, "wb", buffering=0) as out:
+                    _fill(out, file, data)
+            except BaseException:
+                os.unlink(name, dir_fd=above)
+                raise
 
     def link(self, link: Stat) -> None:
         """Makes a symbolic link, in place of a file or link that is there. Only to what is within the tree."""
@@ -243,6 +261,17 @@ class _Folder:
         with self._above(link.path) as (name, above):
             _clear(name, above)
             os.symlink(os.fsencode(posixpath.relpath(link.target, posixpath.dirname(link.path))), name, dir_fd=above)
+
+
+def _fill(out: io.FileIO, file: Stat, data: Iterator[bytes]) -> None:
+    for piece in data:
+        view = memoryview(piece)
+        while view:
+            view = view[out.write(view) or 0 :]
+    if file.permissions is not None:
+        os.fchmod(out.fileno(), file.permissions & 0o777)
+    if file.modified is not None:
+        os.utime(out.fileno(), (file.modified, file.modified))
 
 
 def _create(name: bytes, above: int, mode: int) -> int:
@@ -265,10 +294,11 @@ def add(tree: FileTree, sources: Iterable[str | os.PathLike[str]], into: str = "
         report: Callable[[Done], None] | None = None) -> Done:
     """Puts files, and folders with all below them, from disk into a folder of a tree, under their own last names.
 
-    Times and permissions are kept. Symbolic links are left out, and told, and so is what is neither a file nor a folder.
+    Times and permissions are kept. Symbolic links are left out, and told, and so is what is neither a file nor a folder, and what
+    cannot be read.
 
     Raises:
-        OSError: a source is not there or cannot be read.
+        OSError: a source is not there, or the tree cannot be written.
     """
     done = Done()
     for source in sources:
@@ -278,7 +308,8 @@ def add(tree: FileTree, sources: Iterable[str | os.PathLike[str]], into: str = "
             _add_file(tree, place, top, done)
             continue
         tree.mkdir(top, exist_ok=True)
-        for folder, folders, files in os.walk(place):
+        unread: list[OSError] = []
+        for folder, folders, files in os.walk(place, onerror=unread.append):
             folders.sort()
             below = os.path.relpath(folder, place)
             inside = top if below == "." else posixpath.join(top, *below.split(os.sep))
@@ -291,16 +322,26 @@ def add(tree: FileTree, sources: Iterable[str | os.PathLike[str]], into: str = "
                 _add_file(tree, os.path.join(folder, name), posixpath.join(inside, name), done)
             if report is not None:
                 report(done)
+        done.problems += [f"{error.filename}: {error.strerror}" for error in unread]
     return done
 
 
 def _add_file(tree: FileTree, source: str, path: str, done: Done) -> None:
     about = os.lstat(source)
+    reason = None
     if not stat.S_ISREG(about.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(about.st_mode) else "neither a file nor a folder"
-        done.problems.append(f"{source}: {kind}")
+        reason = "a symbolic link" if stat.S_ISLNK(about.st_mode) else "neither a file nor a folder"
+    elif os.path.samestat(about, os.stat(tree.path)):
+        reason = "the file that it would be put into"
+    if reason is not None:
+        done.problems.append(f"{source}: {reason}")
         return
-    with open(source, "rb") as file:
-        tree.put(path, file.read(), modified=int(about.st_mtime), permissions=about.st_mode)
+    try:
+        with open(source, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        done.problems.append(f"{source}: {error.strerror}")
+        return
+    tree.put(path, content, modified=int(about.st_mtime), permissions=about.st_mode)
     done.files += 1
-    done.nbytes += about.st_size
+    done.nbytes += len(content)
