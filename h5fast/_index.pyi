@@ -1,6 +1,8 @@
 from collections.abc import Iterator
 from typing import Any, final
 
+import numpy as np
+
 MEMORY_HEAD: int
 
 @final
@@ -12,6 +14,7 @@ class ChunkIndex:
     def of(entries: list[tuple[int, int, int, int]]) -> ChunkIndex: ...
     @property
     def nbytes(self) -> int: ...
+    def table(self) -> np.ndarray: ...
     def entries(self) -> Iterator[tuple[int, int, int, int]]: ...
 
 def build(

@@ -29,6 +29,7 @@ __all__ = ["Verified", "verify_file"]
 # Decoded bytes and chunks between two looks at the progress.
 _BATCH_BYTES = 64 << 20
 _BATCH_CHUNKS = 1 << 16
+_LEAST_CHUNKS = 16  # a thread
 # Data without chunks are read in pieces of this size.
 _PIECE_BYTES = 1 << 20
 
@@ -114,18 +115,18 @@ def _spans_of(dataset: Dataset, found: layout.Layout) -> tuple[np.ndarray | None
         return pieces, None
     block = layout.user_block(layout.file_of(dataset.id)) if _index.addresses_lack_user_block() else 0
     index = _index.build(dataset.id, found.shape, found.maxshape, found.chunk, block)
-    entries = np.array(list(index.entries()), np.int64).reshape(-1, 4)
+    entries = index.table()
     chunk, grid = found.chunk, tuple(-(-extent // size) for extent, size in zip(found.shape, found.chunk))
     spans = np.zeros(len(entries), _spans.SPAN)
     for name, column in (("address", 1), ("stored", 2), ("mask", 3)):
         spans[name] = entries[:, column]
+    numbers = entries[:, 0].astype(np.int64)
     size = math.prod(chunk) * found.dtype.itemsize
     spans["chunk_bytes"] = spans["length"] = size
     if found.raw_edges and len(entries):
-        places = np.unravel_index(entries[:, 0], grid)
+        places = np.unravel_index(numbers, grid)
         edge = np.logical_or.reduce([(place + 1) * n > extent for place, n, extent in zip(places, chunk, found.shape)])
         spans["mask"][edge] = 2**32 - 1
-    numbers = entries[:, 0]
 
     def corner(place: int) -> tuple[int, ...]:
         return tuple(int(at) * n for at, n in zip(np.unravel_index(int(numbers[place]), grid), chunk))
@@ -135,7 +136,8 @@ def _spans_of(dataset: Dataset, found: layout.Layout) -> tuple[np.ndarray | None
 
 def _batches(spans: np.ndarray) -> Iterator[tuple[int, int]]:
     first = 0
-    step = max(1, min(_BATCH_CHUNKS, _BATCH_BYTES // int(spans["length"].max()) if len(spans) else 1))
+    step = min(_BATCH_CHUNKS, _BATCH_BYTES // int(spans["length"].max())) if len(spans) else 1
+    step = max(step, _LEAST_CHUNKS * get_num_threads())  # or threads would wait for the last of each batch
     while first < len(spans):
         yield first, min(first + step, len(spans))
         first += step

@@ -166,13 +166,26 @@ cdef class ChunkIndex:
             return self.index.count * sizeof(h5fast_chunk)
         return self.index.count * (sizeof(h5fast_chunk) + sizeof(uint64_t))
 
-    def entries(self):
-        """All stored chunks as (number, address, stored size, filter mask); the number is row-major in the grid."""
-        cdef uint64_t i
-        for i in range(self.index.count if self.chunks != NULL else 0):
+    def table(self):
+        """All stored chunks, a row of uint64 for each: number, address, stored size, filter mask; the number is row-major in the
+        grid."""
+        cdef uint64_t i, row = 0, count = 0, listed = self.index.count if self.chunks != NULL else 0
+        for i in range(listed):
+            count += self.chunks[i].address != 0
+        result = np.empty((count, 4), np.uint64)
+        cdef uint64_t[:, ::1] rows = result
+        for i in range(listed):
             if self.chunks[i].address != 0:
-                yield (self.numbers[i] if self.numbers != NULL else i, self.chunks[i].address, self.chunks[i].size,
-                       self.chunks[i].mask)
+                rows[row, 0] = self.numbers[i] if self.numbers != NULL else i
+                rows[row, 1] = self.chunks[i].address
+                rows[row, 2] = self.chunks[i].size
+                rows[row, 3] = self.chunks[i].mask
+                row += 1
+        return result
+
+    def entries(self):
+        """The rows of :meth:`table`, as tuples."""
+        return map(tuple, self.table().tolist())
 
 
 cdef int take_dense(ChunkIndex self, collector *c, uint64_t grid) except -1:
