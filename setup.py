@@ -38,7 +38,7 @@ def extension(name: str, sources: list[str]) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_library", []), extension("_index", []), extension("_members", []), extension("_key", []), extension("_selection", []),
+        [extension("_library", []), extension("_index", []), extension("_members", ["header"]), extension("_key", []), extension("_selection", []),
          extension("_blocks", ["blocks"]), extension("_cast", ["cast"]), extension("_storage", []), extension("_gather", ENGINE),
           extension("_feed", ["simulate", *ORDERS]), extension("_spans", []), extension("_encode", []), extension("_paged", []),
          extension("_claim", [])],

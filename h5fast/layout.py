@@ -15,7 +15,8 @@ import numpy as np
 
 from h5fast import _index, plugins
 
-__all__ = ["Layout", "Indirect", "Virtual", "describe", "file_of", "leaves_gaps", "open_descriptor", "phil", "user_block"]
+__all__ = ["Layout", "Indirect", "Virtual", "address_of", "describe", "file_of", "has_wide_addresses", "leaves_gaps",
+           "open_descriptor", "phil", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 
@@ -96,6 +97,17 @@ def describe(dataset: h5py.Dataset) -> Layout:
 def file_of(identifier: h5g.GroupID | h5d.DatasetID) -> h5f.FileID:
     """The open file that an object belongs to."""
     return h5i.get_file_id(identifier)
+
+
+def has_wide_addresses(file_id: h5f.FileID) -> bool:
+    """Whether addresses and lengths take 8 bytes in a file, as they do unless its writer wanted otherwise."""
+    return bool(file_id.get_create_plist().get_sizes() == (8, 8))
+
+
+def address_of(group: h5g.GroupID) -> int:
+    """The address of a group's header in its file."""
+    found = h5g.get_objinfo(group).objno
+    return int(found[0]) if isinstance(found, tuple) else int(found)
 
 
 def open_descriptor(file_id: h5f.FileID) -> tuple[int, bool]:

@@ -17,6 +17,7 @@ import numpy as np
 from h5fast import layout
 from h5fast._members import FILE, FOLDER, LINK, MEMBER, NO_TIME, OTHER, STORED_TYPES, look_up, scan
 from h5fast.errors import CorruptFileError, H5FastError, UnsupportedError
+from h5fast.opened import OpenFile
 from h5fast.own_groups import INDEX_GROUP
 from h5fast.plugins import is_decoded_directly
 from h5fast.tree import content, encoded, packed
@@ -59,12 +60,14 @@ class Catalogue:
 
     Args:
         file: the file
-        is_direct: whether bytes may be read beside libhdf5
+        bytes_of: its bytes, where they may be read beside libhdf5
     """
 
-    def __init__(self, file: h5py.File, *, is_direct: bool) -> None:
+    def __init__(self, file: h5py.File, bytes_of: OpenFile | None) -> None:
         self.file = file
-        self.is_direct = is_direct
+        self.is_direct = bytes_of is not None
+        # Headers are read beside libhdf5 too, where addresses have 8 bytes and nobody writes.
+        self._headers = bytes_of.source if bytes_of and not bytes_of.swmr and layout.has_wide_addresses(file.id) else None
         self.table = Table()
         self.folders: dict[str, Folder] = {}
         self._user_block = bool(layout.user_block(file.id))
@@ -203,7 +206,7 @@ class Catalogue:
         if kind == h5l.TYPE_HARD:  # a group that it lies in
             parent = path.rpartition("/")[0]
             above = self.folder(parent)
-            place = above.above.index(_address_of(self.file[as_bytes(path)]))
+            place = above.above.index(layout.address_of(self.file[as_bytes(path)].id))
             return "/".join(parts_of(above.path)[:place])
         text = values(as_bytes(path)).decode("utf-8", "surrogateescape") if kind == h5l.TYPE_SOFT else ""
         names = [part for part in text.split("/") if part not in ("", ".")]
@@ -260,7 +263,7 @@ class Catalogue:
 
     def root(self) -> Folder:
         """The root, nothing known of it yet."""
-        return Folder("", (_address_of(self.file["/"]),))
+        return Folder("", (layout.address_of(self.file["/"].id),))
 
     def adopt(self, folders: list[Folder]) -> None:
         """Takes these for the folders that there are."""
@@ -284,7 +287,7 @@ class Catalogue:
 
     def _look_up(self, folder: Folder, names: list[str]) -> list[int | None]:
         fit = [name for name in names if unfit(name) is None and self.taken(folder.path, name) is None]
-        found, forms = look_up(self._group(folder).id, fit, self._user_block)
+        found, forms = look_up(self._group(folder).id, fit, self._user_block, self._headers)
         self._settle(found, forms)
         known = {name: at for at, name in enumerate(fit) if found["kind"][at] != OTHER}
         self._close_circles(folder, found)
@@ -294,7 +297,7 @@ class Catalogue:
 
     def _complete(self, folder: Folder) -> None:
         try:
-            names, found, forms = scan(self._group(folder).id, self._user_block)
+            names, found, forms = scan(self._group(folder).id, self._user_block, self._headers)
         except CorruptFileError as error:
             raise CorruptFileError(f"{self.file.filename}: folder {'/' + folder.path!r}: {error}") from None
         self._settle(found, forms)
@@ -375,7 +378,7 @@ class Catalogue:
 
     def _overlay(self, folder: Folder, group: h5py.Group, hidden: Sequence[str] = ()) -> None:
         """Adds what lies in a group beside the files of a layout `encoded`; of the same name, it is what is shown."""
-        names, found, forms = scan(group.id, self._user_block)
+        names, found, forms = scan(group.id, self._user_block, self._headers)
         self._settle(found, forms)
         self._close_circles(folder, found)
         base = self.table.add(found)
@@ -388,9 +391,3 @@ class Catalogue:
             else:
                 folder.rows[name] = base + at
         folder.rows = dict(sorted(folder.rows.items()))
-
-
-def _address_of(group: h5py.Group) -> int:
-    """The address of a group's header in its file."""
-    objno = h5py.h5g.get_objinfo(group.id).objno
-    return int(objno[0]) if isinstance(objno, tuple) else int(objno)

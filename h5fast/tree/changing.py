@@ -37,7 +37,7 @@ class Changes:
     def catalogue(self) -> Catalogue:
         """What is known of the file as it is now."""
         if self._catalogue is None:
-            self._catalogue = Catalogue(self._file, is_direct=False)
+            self._catalogue = Catalogue(self._file, None)
         return self._catalogue
 
     def put(self, path: str, data: Any, attributes: Mapping[str, int | None]) -> None:

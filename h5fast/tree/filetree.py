@@ -66,7 +66,7 @@ class FileTree(Mapping[str, bytes]):
                 self._saved = saved.SavedIndex.find(self.path, self._file)
             except Indirect:
                 pass  # libhdf5 reads it
-        self._use(Catalogue(self._file, is_direct=self._bytes_of is not None))
+        self._use(Catalogue(self._file, self._bytes_of))
         self._changes = None if mode == "r" else Changes(self._file)
 
     def _use(self, catalogue: Catalogue) -> None:

@@ -111,7 +111,7 @@ def _collect(path: str) -> dict[str, np.ndarray] | None:
     """The index' tables, of a file that has none; None where it cannot say all that is needed."""
     with File(path, "r") as file:
         opened = open_file(file.id)
-        catalogue = Catalogue(file, is_direct=True)
+        catalogue = Catalogue(file, opened)
         contents = Contents(catalogue, opened)
         order: list[int] = []
         names: list[str] = []
@@ -262,7 +262,7 @@ class SavedIndex:
         pipelines = [Pipeline(tuple((int(number), tuple(options)) for number, options in filters), int(itemsize))
                      for filters, itemsize in about["pipelines"]]
         _check(members, parts["chunks"], folders, names, pipelines, about["heads"])
-        catalogue = Catalogue(self._file, is_direct=True)
+        catalogue = Catalogue(self._file, open_file(self._file.id))
         for pipeline in pipelines:
             catalogue.table.pipeline_number(pipeline)
         for head in about["heads"]:
