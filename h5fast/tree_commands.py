@@ -120,7 +120,7 @@ def _run_cat(options: argparse.Namespace) -> int:
         chosen = select(tree, options.paths)
         folder = next(filter(tree.isdir, chosen), None)
         if folder is not None:
-            raise IsADirectoryError(f"{options.file}: {folder!r} is a folder; the pattern {folder.rstrip('/')}/* leads to its files")
+            raise IsADirectoryError(f"{options.file}: {folder!r} is a folder; {folder.rstrip('/')}/* leads to its files")
         for path in chosen:
             member = tree.member(path)
             for start in range(0, member.size, _PIECE):

@@ -167,8 +167,8 @@ cdef class ChunkIndex:
         return self.index.count * (sizeof(h5fast_chunk) + sizeof(uint64_t))
 
     def table(self):
-        """All stored chunks, a row of uint64 for each: number, address, stored size, filter mask; the number is row-major in the
-        grid."""
+        """All stored chunks, a row of uint64 for each: number, address, stored size, filter mask; the number is row-major in
+        the grid."""
         cdef uint64_t i, row = 0, count = 0, listed = self.index.count if self.chunks != NULL else 0
         for i in range(listed):
             count += self.chunks[i].address != 0

@@ -351,8 +351,10 @@ cdef bint read_header(_Found found, uint64_t address, h5_member *member) except 
     member.pipeline = IS_NOT_LOOKED_AT
     filters = []
     for place in range(header.filter_count):
-        filters.append((header.filters[place].id, tuple([header.filters[place].values[i] for i in range(header.filters[place].count)])))
-    found.forms.append((found.count - 1, header.type, tuple([header.extents[axis] for axis in range(header.rank)]), tuple(filters)))
+        values = [header.filters[place].values[i] for i in range(header.filters[place].count)]
+        filters.append((header.filters[place].id, tuple(values)))
+    shape = tuple([header.extents[axis] for axis in range(header.rank)])
+    found.forms.append((found.count - 1, header.type, shape, tuple(filters)))
     return True
 
 

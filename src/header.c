@@ -7,7 +7,8 @@ enum { BLOCK_BYTES = 1024, MOST_BLOCKS = 4, PREFIX_BYTES = 16, MESSAGE_BYTES = 8
 /* Of a B-tree node, its head, two keys and the child between them. */
 enum { NODE_HEAD = 24, KEY_BYTES = 8 + 8 * (H5FAST_HEADER_RANK + 1), NODE_BYTES = NODE_HEAD + 2 * KEY_BYTES + 8 };
 
-enum { DATASPACE = 1, DATATYPE = 3, FILL_VALUE = 5, LAYOUT = 8, FILTERS = 11, ATTRIBUTE = 12, CONTINUATION = 16, MODIFICATION_TIME = 18 };
+enum { DATASPACE = 1, DATATYPE = 3, FILL_VALUE = 5, LAYOUT = 8, FILTERS = 11, ATTRIBUTE = 12, CONTINUATION = 16,
+       MODIFICATION_TIME = 18 };
 enum { CONTIGUOUS = 1, CHUNKED = 2 };
 static const uint64_t UNDEFINED = UINT64_MAX; /* HADDR_UNDEF */
 static const uint64_t MOST_BYTES = (uint64_t)1 << 59;
@@ -163,8 +164,8 @@ static int read_whole_number(bytes type, bytes space, bytes data, int64_t *value
         return 0;
     uint64_t size = number_at(type.at + 4, 4), precision = number_at(type.at + 10, 2);
     int is_signed = type.at[1] == 8, rank = read_dataspace(space, &extent);
-    if ((size != 4 && size != 8) || precision != 8 * size || number_at(type.at + 8, 2) != 0 || rank < 0 || rank > 1 || extent != 1 ||
-        data.left < size)
+    if ((size != 4 && size != 8) || precision != 8 * size || number_at(type.at + 8, 2) != 0 || rank < 0 || rank > 1 ||
+        extent != 1 || data.left < size)
         return 0;
     uint64_t stored = number_at(data.at, (int)size);
     if (size == 8 && !is_signed && stored > INT64_MAX)
@@ -185,7 +186,8 @@ static int read_attribute(parser *p, bytes from)
     p->out->has_attributes = 1;
     if (from.left < 8 || from.at[0] != 1)
         return 0;
-    uint64_t name_size = number_at(from.at + 2, 2), type_size = number_at(from.at + 4, 2), space_size = number_at(from.at + 6, 2);
+    uint64_t name_size = number_at(from.at + 2, 2), type_size = number_at(from.at + 4, 2);
+    uint64_t space_size = number_at(from.at + 6, 2);
     (void)skip(&from, 8);
     const uint8_t *name = from.at;
     if (name_size < 1 || !skip(&from, padded(name_size)) || memchr(name, 0, name_size) != name + name_size - 1)
@@ -210,7 +212,7 @@ static int read_attribute(parser *p, bytes from)
 
 static int read_message(parser *p, unsigned type, bytes from)
 {
-    static const uint32_t once = 1u << DATASPACE | 1u << DATATYPE | 1u << FILL_VALUE | 1u << LAYOUT | 1u << FILTERS | 1u << CONTINUATION;
+    static const uint32_t once = 1u << DATASPACE | 1u << DATATYPE | 1u << FILL_VALUE | 1u << LAYOUT | 1u << FILTERS;
     if (type > MODIFICATION_TIME || (p->seen & once & 1u << type) != 0)
         return 0;
     p->seen |= 1u << type;
@@ -233,8 +235,7 @@ static int read_message(parser *p, unsigned type, bytes from)
     case ATTRIBUTE:
         return read_attribute(p, from);
     case CONTINUATION:
-        p->seen &= ~(1u << CONTINUATION); /* each block may name one */
-        return p->next == 0 && take(&from, 8, &p->next) && take(&from, 8, &p->next_size) && p->next != 0;
+        return p->next == 0 /* each block may name one */ && take(&from, 8, &p->next) && take(&from, 8, &p->next_size) && p->next != 0;
     }
     return 0;
 }
@@ -272,7 +273,8 @@ static int read_blocks(parser *p, uint64_t address)
     for (int blocks = 1; count >= 0 && p->next != 0; blocks++) {
         uint64_t from = p->next;
         p->next = 0;
-        if (blocks == MOST_BLOCKS || p->next_size > sizeof block || p->fetch(p->context, from, p->next_size, block) != p->next_size)
+        if (blocks == MOST_BLOCKS || p->next_size > sizeof block ||
+            p->fetch(p->context, from, p->next_size, block) != p->next_size)
             return 0;
         count = read_block(p, (bytes){block, p->next_size});
         found += count;
@@ -325,8 +327,8 @@ static int find_bytes(parser *p)
     return find_chunk(p);
 }
 
-int h5fast_header_read(h5fast_fetch fetch, void *context, uint64_t file_bytes, uint64_t address, const h5fast_stored_type *types,
-                       int type_count, h5fast_header *out)
+int h5fast_header_read(h5fast_fetch fetch, void *context, uint64_t file_bytes, uint64_t address,
+                       const h5fast_stored_type *types, int type_count, h5fast_header *out)
 {
     static const uint32_t needed = 1u << DATASPACE | 1u << DATATYPE | 1u << FILL_VALUE | 1u << LAYOUT;
     parser p = {.fetch = fetch, .context = context, .types = types, .type_count = type_count, .out = out};

@@ -1,7 +1,7 @@
 /* What the object header of a plain dataset says, read from the file's bytes without libhdf5.
  *
- * Plain: version 1 of the header, as libhdf5 writes it unless told otherwise; numbers of one of the types given; contiguous, or one
- * chunk of just the dataset's size. Of anything else, and of anything that is not exactly as expected, nothing is said: libhdf5
+ * Plain: version 1 of the header, as libhdf5 writes it unless told otherwise; numbers of one of the types given; contiguous, or
+ * one chunk of just the dataset's size. Of anything else, and of anything that is not exactly as expected, nothing is said: libhdf5
  * is to be asked. Names are those of the HDF5 File Format Specification.
  */
 #ifndef H5FAST_HEADER_H
@@ -46,9 +46,9 @@ typedef struct {
     uint32_t permissions; /* 0 where no attribute tells */
 } h5fast_header;
 
-/* 1: `out` is what libhdf5 would say of the object at this address, and its bytes lie within the file's; 0: ask libhdf5. Any bytes
- * may be there. */
-int h5fast_header_read(h5fast_fetch fetch, void *context, uint64_t file_bytes, uint64_t address, const h5fast_stored_type *types,
-                       int type_count, h5fast_header *out);
+/* 1: `out` is what libhdf5 would say of the object at this address, and its bytes lie within the file's; 0: ask libhdf5. Any
+ * bytes may be there. */
+int h5fast_header_read(h5fast_fetch fetch, void *context, uint64_t file_bytes, uint64_t address,
+                       const h5fast_stored_type *types, int type_count, h5fast_header *out);
 
 #endif

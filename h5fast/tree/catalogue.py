@@ -26,7 +26,7 @@ from h5fast.tree.table import Pipeline, Table
 
 __all__ = ["Catalogue", "Folder"]
 
-# From so many names on, it is asked how large the folder is: one pass over all of it takes 14 µs a member, looking names up 18.
+# From so many names on, it is asked how large the folder is: a member of one pass over all takes 0.6 times a look-up.
 _MANY = 64
 # Links that one path leads through, those to folders on the way too: more are a circle, or meant to take for ever.
 _MOST_LINKS = 40
@@ -216,7 +216,7 @@ class Catalogue:
         return "/".join([*start, *names])
 
     def link(self, path: str) -> int | None:
-        """Of what type the link at a path is; None where there is none. h5py's own ``get`` fails for names that are no UTF-8."""
+        """Of what type the link at a path is; None where there is none. h5py's ``get`` fails for names that are no UTF-8."""
         try:
             return int(self.file.id.links.get_info(as_bytes(path)).type)
         except (KeyError, RuntimeError):
@@ -247,15 +247,19 @@ class Catalogue:
             self.adopt([one for path, one in self.folders.items() if not f"{path}/".startswith(f"{place}/")])
         if not self.encoded_rows:
             folder.is_complete = False
-        elif folder.is_complete and not encoded.is_table(self.file, folder.path) and self.file.get(as_bytes(folder.path)) is not None:  # of the layout `encoded` others are known from tables
+        elif folder.is_complete and self._has_group(folder.path):  # others are known from tables of the layout `encoded`
             self._look_up(folder, [name])
             folder.is_sorted = False
+
+    def _has_group(self, path: str) -> bool:
+        return not encoded.is_table(self.file, path) and self.file.get(as_bytes(path)) is not None
 
     def taken(self, folder: str, name: str) -> str | None:
         """What else a name in a folder stands for, so that no member can be made there; None where it is free."""
         if not folder and name == INDEX_GROUP:
             return "the member index"
-        return f"a table of the layout 'encoded' in {'/' + folder!r}" if encoded.is_table(self.file, join(folder, name)) else None
+        is_table = encoded.is_table(self.file, join(folder, name))
+        return f"a table of the layout 'encoded' in {'/' + folder!r}" if is_table else None
 
     def where(self, row: int) -> str | None:
         """The group of the layout `encoded` that a row lies in."""

@@ -228,7 +228,8 @@ class Changes:
             return
         contents = Contents(self.catalogue(), None)
         data = contents.read_many([source], np.array([row]), raw=True)[0]
-        made = self._group(target.rpartition("/")[0]).create_dataset(_name(target.rpartition("/")[2]), data=np.frombuffer(data, "u1"))
+        folder, _, name = target.rpartition("/")
+        made = self._group(folder).create_dataset(_name(name), data=np.frombuffer(data, "u1"))
         modified, permissions = int(member["modified"]), int(member["permissions"])
         _write_attributes(made, _as_numbers({"Modified": None if modified == NO_TIME else modified,
                                              "Permissions": permissions or None}))

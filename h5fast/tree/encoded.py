@@ -139,7 +139,7 @@ def _checked(paths: list[str], group: str) -> tuple[list[str], list[str]]:
 
 
 class PathTable:
-    """The paths of a group of this layout, to be changed in place: all others stay as they are, those that cannot be shown too."""
+    """The paths of a group of this layout, to be changed in place: all others stay, those that cannot be shown too."""
 
     def __init__(self, group: h5py.Group) -> None:
         self._group = group

@@ -127,7 +127,8 @@ def _below(tree: FileTree, paths: Iterable[str], root: _Folder, links: list[Stat
         if found.kind != "folder":
             chosen: Iterable[Stat] = [found]
         else:
-            made = (folder for folder, _, _ in tree.walk(found.path) if _attempt(done, folder, functools.partial(root.make, folder)))
+            walked = (folder for folder, _, _ in tree.walk(found.path))
+            made = (folder for folder in walked if _attempt(done, folder, functools.partial(root.make, folder)))
             chosen = (inside for folder in made for inside in _stats(tree, _names(tree, folder), done))
         for inside in chosen:
             if inside.kind == "file":
@@ -232,7 +233,7 @@ class _Folder:
             except OSError as error:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                     raise
-                raise NotADirectoryError(f"what is at {here!r} in the target is no folder, and a link is not followed") from error
+                raise NotADirectoryError(f"what is at {here!r} in the target is no folder; a link is not followed") from error
             if len(self._open) > 200:  # a process may have about a thousand files open
                 self._forget(here)
             self._open[here] = found
@@ -294,8 +295,8 @@ def add(tree: FileTree, sources: Iterable[str | os.PathLike[str]], into: str = "
         report: Callable[[Done], None] | None = None) -> Done:
     """Puts files, and folders with all below them, from disk into a folder of a tree, under their own last names.
 
-    Times and permissions are kept. Symbolic links are left out, and told, and so is what is neither a file nor a folder, and what
-    cannot be read.
+    Times and permissions are kept. Symbolic links are left out, and told, and so is what is neither a file nor a folder, and
+    what cannot be read.
 
     Raises:
         OSError: a source is not there, or the tree cannot be written.

@@ -255,8 +255,8 @@ class FileTree(Mapping[str, bytes]):
     def read_many(self, paths: Iterable[str | os.PathLike[str]]) -> list[bytes]:
         """The bytes of many files, in the order asked for, in one pass of native threads over the file.
 
-        Raises what :meth:`open` does, and ``CorruptChunkError`` or ``ReadError`` for bytes that cannot be read. ``TypeError``: `paths`
-        is a single one.
+        Raises what :meth:`open` does, and ``CorruptChunkError`` or ``ReadError`` for bytes that cannot be read. ``TypeError``:
+        `paths` is a single one.
         """
         if isinstance(paths, (str, bytes)):
             raise TypeError(f"read_many takes several paths, not one str: read_many([{paths!r}])")
