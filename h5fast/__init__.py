@@ -29,6 +29,8 @@ Layers, each of which imports only what stands below it::
     samples             samples_column()                fields whose rows are datasets of their own, found by a pattern
     sliding             window_column()                 fields that are windows over longer datasets
     sparse              csr_column()                    fields that are CSR matrices
+    images_column                                       fields that are image files
+    imaging             Decoder                         the bytes of an image file become an array
     runs                Runs                            runs of consecutive rows, gathered at random
     python_column       PythonColumn                    a field that is read in Python
     engine_column       EngineColumn                    a field that the engine reads

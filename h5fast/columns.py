@@ -18,6 +18,7 @@ import numpy as np
 
 from h5fast.engine_column import EngineColumn, engine_column
 from h5fast.fields import Field, Request
+from h5fast.images_column import images_column
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.methods import reader_of
 from h5fast.python_column import PythonColumn, array_column, dataset_column, is_text
@@ -121,6 +122,8 @@ def _files(source: Any) -> Iterator[str | h5py.Group]:
 def _of_files(name: str, field: Field, files: list[str | h5py.Group]) -> EngineColumn | PythonColumn:
     if field.layout == "csr":
         return csr_column(name, field, files, field.name)
+    if field.layout == "encoded":
+        return images_column(name, field, files, field.name)
     return _of_datasets(name, field, [open_source(file, field.name) for file in files])
 
 
@@ -157,6 +160,10 @@ def _of_entry(name: str, field: Field, source: Mapping[str, Any]) -> EngineColum
         if not isinstance(entry, h5py.Group):
             raise TypeError(f"field {name!r}: layout='csr' needs an open group, not {type(entry).__name__}")
         return csr_column(name, field, [entry], "")
+    if field.layout == "encoded":
+        if not isinstance(entry, h5py.Group):
+            raise TypeError(f"field {name!r}: layout='encoded' needs an open group, not {type(entry).__name__}")
+        return images_column(name, field, [entry], "")
     if isinstance(entry, HDF5Matrix):
         if field.window is not None:
             raise ValueError(f"field {name!r}: windows are of a dataset or an array, not of an HDF5Matrix; take its data")

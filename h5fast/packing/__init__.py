@@ -12,7 +12,6 @@
     routing         Route           members of a source, on their way into one file or several
     layouts_tree, layouts  Sink     one member after the other into a file: `tree`; `stack` and `encoded`
     pool            Decoders        members decoded by several processes or threads, in order
-    decoding        Decoder         the bytes of a file become an array
     labels          Labels          which class a member is of, and how classes are numbered
     choosing        Choice          which members are wanted
     sources         open_source()   folders, archives and iterables as rows of members

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from h5fast.packing.decoding import Undecodable
+from h5fast.imaging import Undecodable
 from h5fast.packing.members import UNREADABLE, Problem, read
 from h5fast.packing.options import Options
 from h5fast.packing.routing import wanted

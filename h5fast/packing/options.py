@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from h5fast.packing.choosing import Choice, load_callable
-from h5fast.packing.decoding import Decoder, check_images
+from h5fast.imaging import Decoder, check_images
 from h5fast.packing.labels import Labels
 from h5fast.packing.layouts import EncodedSink, Output, Sink, StackSink
 from h5fast.packing.layouts_tree import TreeSink

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from h5fast.errors import ReadError
-from h5fast.packing.decoding import Decoder, Undecodable
+from h5fast.imaging import Decoder, Undecodable
 from h5fast.packing.members import UNREADABLE, Member, Problem, read
 from h5fast.sizes import format_bytes
 

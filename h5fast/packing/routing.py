@@ -9,7 +9,7 @@ from typing import Any
 
 from h5fast.errors import ReadError
 from h5fast.packing.choosing import Choice
-from h5fast.packing.decoding import Decoder
+from h5fast.imaging import Decoder
 from h5fast.packing.labels import Labels
 from h5fast.packing.layouts import Sink
 from h5fast.packing.members import Folder, Member, Problem

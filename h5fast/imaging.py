@@ -89,10 +89,14 @@ class Decoder:
         """A JPEG through libjpeg-turbo, whose pixels are Pillow's; None where Pillow has to look."""
         if not data.startswith(_JPEG) or self.resize is not None or self.mode not in _CHANNELS:
             return None
-        decode = _turbo()
-        if decode is None:
+        turbo = _turbo()
+        if turbo is None:
             return None
+        decode, head = turbo
         try:
+            # Of a colour image libjpeg-turbo gives the luminance as it is stored, and Pillow that of the pixels it shows.
+            if self.mode == "L" and head(data)[2] != "Gray":
+                return None
             return np.asarray(decode(data, colorspace=_CHANNELS[self.mode])).squeeze(-1 if self.mode == "L" else ())
         except ValueError:
             return None
@@ -136,12 +140,12 @@ class Decoder:
         return found
 
 
-def _turbo() -> Callable[..., Any] | None:
+def _turbo() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     try:
-        from simplejpeg import decode_jpeg
+        from simplejpeg import decode_jpeg, decode_jpeg_header
     except ImportError:
         return None
-    return decode_jpeg  # type: ignore[no-any-return]
+    return decode_jpeg, decode_jpeg_header
 
 
 def _load_npy(data: bytes) -> np.ndarray:
