@@ -6,6 +6,7 @@ leads to wrong data somewhere if it is left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import h5py
@@ -15,8 +16,8 @@ import numpy as np
 
 from h5fast import _index, plugins
 
-__all__ = ["Layout", "Indirect", "Virtual", "address_of", "describe", "file_of", "has_wide_addresses", "leaves_gaps",
-           "open_descriptor", "phil", "user_block"]
+__all__ = ["Layout", "Indirect", "Virtual", "address_of", "build_index", "describe", "file_of", "has_wide_addresses", "leaves_gaps",
+           "open_descriptor", "phil", "read_compact", "user_block"]
 
 _KINDS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
 
@@ -57,8 +58,8 @@ class Layout:
     address: int | None
 
 
-def describe(dataset: h5py.Dataset) -> Layout:
-    """The layout of a dataset that h5fast can read directly.
+def describe(dataset: h5py.Dataset, *, own_filters: bool = False) -> Layout:
+    """The layout of a dataset that h5fast can read directly; with `own_filters`, without any plugin being looked for.
 
     Raises:
         Indirect: h5fast must not read it directly.
@@ -77,7 +78,9 @@ def describe(dataset: h5py.Dataset) -> Layout:
         raise Indirect("layout unknown to h5fast")
     if kind == "contiguous" and create_plist.get_external_count() > 0:
         raise Indirect("external storage")
-    filters = _filters(create_plist)
+    if not own_filters:
+        plugins.register_plugins(create_plist)
+    filters = _filters(create_plist, plugins.is_own if own_filters else plugins.is_decoded_directly)
     chunk = create_plist.get_chunk() if kind == "chunked" else None
     address = _address(dataset_id) if kind == "contiguous" else None
     return Layout(
@@ -92,6 +95,24 @@ def describe(dataset: h5py.Dataset) -> Layout:
         leaves_gaps=leaves_gaps(create_plist),
         address=address,
     )
+
+
+def build_index(dataset_id: h5d.DatasetID, found: Layout) -> _index.ChunkIndex:
+    """Where the chunks of a chunked dataset lie, as libhdf5 tells.
+
+    Raises:
+        CorruptFileError: libhdf5 cannot read its index, or the index contradicts itself.
+    """
+    block = user_block(file_of(dataset_id)) if _index.addresses_lack_user_block() else 0
+    return _index.build(dataset_id, found.shape, found.maxshape, found.chunk or (), block)
+
+
+def read_compact(dataset_id: h5d.DatasetID, found: Layout) -> np.ndarray:
+    """The elements of a compact dataset, which lie in the object header, at most 64 KiB of them."""
+    elements = np.empty(found.shape, found.dtype)
+    if elements.size:
+        dataset_id.read(h5s.ALL, h5s.ALL, elements, h5t.py_create(found.dtype))
+    return elements
 
 
 def file_of(identifier: h5g.GroupID | h5d.DatasetID) -> h5f.FileID:
@@ -165,11 +186,10 @@ def _same_bytes(stored: h5t.TypeID, dtype: np.dtype) -> bool:
         return False  # h5py has no HDF5 type for it
 
 
-def _filters(create_plist: h5p.PropDCID) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    plugins.register_plugins(create_plist)
+def _filters(create_plist: h5p.PropDCID, are_decoded: Callable[[int], bool]) -> tuple[tuple[int, tuple[int, ...]], ...]:
     found = []
     for number, options, name in plugins.pipeline(create_plist):
-        if not plugins.is_decoded_directly(number):
+        if not are_decoded(number):
             raise Indirect(f"filter {plugins.label(number, name)} is decoded by HDF5 only")
         found.append((number, options))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Open files: the bytes of each, shared by its datasets, and what has to be closed with it."""
+"""Open files: the bytes of each, shared by its datasets, who tells how these are stored, and what has to be closed with it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import weakref
 from typing import Any
 
 import h5py
+import numpy as np
 
 from h5fast import layout
 from h5fast._gather import KeptPool, Source
-from h5fast.layout import Indirect
+from h5fast._index import ChunkIndex, read_stored
+from h5fast.layout import Indirect, Layout
 
-__all__ = ["OpenFile", "Watch", "forget_limit", "limit_of", "open_file", "set_limit", "shelf_of", "watch"]
+__all__ = ["OpenFile", "Watch", "describe", "forget_limit", "index_of", "limit_of", "open_file", "set_limit", "shelf_of", "watch"]
 
 # HDF5's chunk cache since 2.0, for each dataset. Before it was 1 MiB, which holds no chunk of a usual size.
 _KEPT_BYTES = 8 << 20
@@ -21,7 +23,7 @@ _SHELVED = 64
 
 
 class OpenFile:
-    """The bytes of a file that is open for reading.
+    """The bytes of a file that is open for reading, and what tells where in them its datasets lie: libhdf5.
 
     Attributes:
         source: its bytes, and its state when it was opened
@@ -32,15 +34,31 @@ class OpenFile:
 
     __slots__ = ("source", "swmr", "pool", "opened", "_lent", "__weakref__")
 
-    def __init__(self, file_id: h5py.h5f.FileID, pool: KeptPool | None = None) -> None:
-        descriptor, self.swmr = layout.open_descriptor(file_id)
-        self.pool = KeptPool(_kept_bytes(file_id)) if pool is None else pool
+    def __init__(self, descriptor: int, swmr: bool, pool: KeptPool) -> None:
+        self.swmr = swmr
+        self.pool = pool
         try:
             self.source = Source(descriptor)
         except OSError as error:
             raise Indirect(f"the file cannot be opened a second time ({error.strerror})") from error
         self.opened: dict[str, h5py.File] = {}
         self._lent: list[OpenFile] = []
+
+    def describe(self, dataset: h5py.Dataset) -> Layout:
+        """How a dataset of the file is stored; raises ``Indirect`` or ``Virtual`` as :func:`layout.describe` does."""
+        return layout.describe(dataset)
+
+    def index(self, dataset_id: h5py.h5d.DatasetID, found: Layout) -> ChunkIndex:
+        """Where the chunks of a chunked dataset lie. Raises ``CorruptFileError`` if that cannot be told."""
+        return layout.build_index(dataset_id, found)
+
+    def stored_chunk(self, dataset_id: h5py.h5d.DatasetID, offset: tuple[int, ...]) -> tuple[int, bytes] | None:
+        """One chunk, found without an index; None where it is not allocated. Raises ``CorruptFileError``."""
+        return read_stored(dataset_id, offset, self.source.size)
+
+    def compact(self, dataset_id: h5py.h5d.DatasetID, found: Layout) -> np.ndarray:
+        """The elements of a compact dataset."""
+        return layout.read_compact(dataset_id, found)
 
     def is_at(self, path: str) -> bool:
         """Whether this file is what the path leads to now. A relative path leads elsewhere from another folder."""
@@ -92,8 +110,27 @@ def open_file(file_id: h5py.h5f.FileID, *, afresh: bool = False, pool: KeptPool 
     """
     found = None if afresh else _open_files.get(file_id.id)
     if found is None:
-        found = _open_files[file_id.id] = OpenFile(file_id, pool)
+        descriptor, swmr = layout.open_descriptor(file_id)
+        found = OpenFile(descriptor, swmr, KeptPool(_kept_bytes(file_id)) if pool is None else pool)
+        _open_files[file_id.id] = found
     return found
+
+
+def describe(dataset: h5py.Dataset) -> Layout:
+    """How a dataset is stored, told by whoever knows its file.
+
+    Raises:
+        Indirect: h5fast must not read it directly.
+        Virtual: it is a virtual dataset.
+    """
+    known = _open_files.get(layout.file_of(dataset.id).id)
+    return layout.describe(dataset) if known is None else known.describe(dataset)
+
+
+def index_of(dataset_id: h5py.h5d.DatasetID, found: Layout) -> ChunkIndex:
+    """Where the chunks of a chunked dataset lie, told by whoever knows its file. Raises ``CorruptFileError``."""
+    known = _open_files.get(layout.file_of(dataset_id).id)
+    return layout.build_index(dataset_id, found) if known is None else known.index(dataset_id, found)
 
 
 def set_limit(file_id: h5py.h5f.FileID, kept_bytes: int) -> None:

@@ -15,7 +15,7 @@ from h5py import h5d, h5p, h5z
 from h5fast import _library
 from h5fast._storage import FILTER_NAMES
 
-__all__ = ["is_decoded_directly", "label", "missing", "pipeline", "register_plugins"]
+__all__ = ["is_decoded_directly", "is_own", "label", "missing", "pipeline", "register_plugins"]
 
 # Filters that hdf5plugin brings and that only libhdf5 calls.
 _OTHER_PLUGINS = (32013, 32017, 32018, 32024, 32028, 32033)
@@ -34,9 +34,14 @@ def pipeline(properties: h5p.PropDCID) -> Iterator[tuple[int, tuple[int, ...], b
         yield number, tuple(options), name
 
 
+def is_own(number: int) -> bool:
+    """Whether h5fast's own code undoes this filter: deflate, shuffle, fletcher32 and lzf."""
+    return number in _OWN
+
+
 def is_decoded_directly(number: int) -> bool:
-    """Whether h5fast's threads undo this filter."""
-    return number in _OWN or _library.has_plugin(number)
+    """Whether h5fast's threads undo this filter, by its own code or by a plugin's."""
+    return is_own(number) or _library.has_plugin(number)
 
 
 def label(number: int, name: bytes = b"") -> str:

@@ -197,13 +197,13 @@ class DatasetReader:
     def _stored(self, dataset: h5py.Dataset, file: OpenFile, shelf: Watch | None) -> Stored:
         """What the direct path keeps of the dataset; what it kept when the dataset was opened before, if the file is the same."""
         if shelf is None:
-            return Stored(dataset, file, layout.describe(dataset))
+            return Stored(dataset, file, file.describe(dataset))
         # 2 µs. h5o.get_info() would walk the chunk index, to sum it up: 85 ms where there are a million chunks.
         address = h5py.h5g.get_objinfo(self._id).objno
         known = shelf.get(address)
         if isinstance(known, Stored) and known.file is file:
             return known
-        stored = Stored(dataset, file, layout.describe(dataset))
+        stored = Stored(dataset, file, file.describe(dataset))
         shelf.put(address, stored)
         return stored
 

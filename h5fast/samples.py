@@ -25,7 +25,7 @@ from h5fast.fields import Field
 from h5fast.kept_rows import KeptRows, block_starts, size_of
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset
-from h5fast.opened import open_file
+from h5fast.opened import describe, index_of, open_file
 from h5fast.own_groups import INDEX_GROUP
 from h5fast.python_column import PythonColumn, is_filtered, is_text, naming, sampled_row_bytes, text_decoder, transform_of
 from h5fast.sources import Source, open_source
@@ -168,7 +168,7 @@ def _examined(samples: Samples, first: int) -> tuple[Part | None, set[tuple[tupl
             if layouts is None:
                 continue
             try:
-                described = layout.describe(dataset)
+                described = describe(dataset)
             except (layout.Indirect, layout.Virtual):
                 layouts = None
                 continue
@@ -202,8 +202,7 @@ def _entries(dataset: Any, found: layout.Layout, number: int) -> list[tuple[int,
     if found.chunk is None:
         return [] if found.address is None or nbytes == 0 else [(number, found.address, nbytes, 0)]
     grid = math.prod(-(-extent // size) for extent, size in zip(found.shape, found.chunk))
-    block = layout.user_block(layout.file_of(dataset.id)) if _index.addresses_lack_user_block() else 0
-    index = _index.build(dataset.id, found.shape, found.maxshape, found.chunk, block)
+    index = index_of(dataset.id, found)
     return [(number * grid + at, address, size, mask) for at, address, size, mask in index.entries()]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import h5py
-import numpy as np
 
 from h5fast import _index, layout
 from h5fast._gather import Kept, Source
@@ -63,7 +62,7 @@ class Stored:
         self._debt = 0.0
         self.kept = Kept(file.pool, self.storage.chunk_bytes) if found.filters else None
         if found.kind == "compact":
-            self.source = _compact(dataset, found)
+            self.source = Source(bytes(_index.MEMORY_HEAD) + file.compact(dataset.id, found).tobytes())
             self.index = _index.ChunkIndex.contiguous(_index.MEMORY_HEAD)
         elif found.kind == "contiguous":
             self.index = (_index.ChunkIndex.of([]) if found.address is None
@@ -87,9 +86,7 @@ class Stored:
         if self.index is None:
             with layout.phil:
                 if self.index is None:
-                    found = self.layout
-                    block = layout.user_block(layout.file_of(self._id)) if _index.addresses_lack_user_block() else 0
-                    self.index = _index.build(self._id, found.shape, found.maxshape, self.storage.chunk, block)
+                    self.index = self.file.index(self._id, self.layout)
         return self.storage, self.index, self.source
 
     def _look_up(self, selection: Selection) -> Chunks | None:
@@ -107,7 +104,7 @@ class Stored:
         for coordinates in wanted:
             offset = tuple(c * n for c, n in zip(coordinates, self.storage.chunk))
             try:
-                stored = _index.read_stored(self._id, offset, self.source.size)
+                stored = self.file.stored_chunk(self._id, offset)
             except CorruptFileError:
                 return None  # libhdf5 refuses chunks that are not allocated, and damaged ones: the index tells which
             if stored is not None:
@@ -117,15 +114,3 @@ class Stored:
                 end += len(chunk)
         return self.storage, _index.ChunkIndex.of(entries), Source(b"".join(content)) if entries else _NO_BYTES
 
-
-def _compact(dataset: h5py.Dataset, found: layout.Layout) -> Source:
-    """Compact data lies in the object header, at most 64 KiB of it: read once, kept as a source of its own."""
-    elements = np.empty(found.shape, found.dtype)
-    if elements.size:
-        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, elements, h5py.h5t.py_create(found.dtype))
-    return _in_memory(elements)
-
-
-def _in_memory(elements: np.ndarray) -> Source:
-    """A source of these elements, from MEMORY_HEAD on."""
-    return Source(bytes(_index.MEMORY_HEAD) + elements.tobytes())

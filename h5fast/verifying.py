@@ -16,12 +16,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from h5fast import _index, _spans, info, layout
+from h5fast import _spans, info, layout
 from h5fast._storage import Storage
 from h5fast.errors import CorruptFileError, H5FastError
 from h5fast.methods import reader_of
 from h5fast.objects import Dataset
-from h5fast.opened import OpenFile, open_file
+from h5fast.opened import OpenFile, describe, index_of, open_file
 from h5fast.threads import get_num_threads
 
 __all__ = ["Verified", "verify_file"]
@@ -75,7 +75,7 @@ def verify_file(path: str, name: str | None = None, *, report: Callable[[Verifie
 
 def _verify_dataset(dataset: Dataset, where: str, done: Verified, report: Callable[[Verified], None] | None) -> None:
     try:
-        found = layout.describe(dataset)
+        found = describe(dataset)
         opened = open_file(layout.file_of(dataset.id))
         spans, corners = _spans_of(dataset, found)
     except (layout.Indirect, layout.Virtual):
@@ -113,9 +113,7 @@ def _spans_of(dataset: Dataset, found: layout.Layout) -> tuple[np.ndarray | None
         pieces["first"] = np.arange(len(pieces)) * _PIECE_BYTES
         pieces["length"] = np.minimum(_PIECE_BYTES, size - pieces["first"].astype(np.int64))
         return pieces, None
-    block = layout.user_block(layout.file_of(dataset.id)) if _index.addresses_lack_user_block() else 0
-    index = _index.build(dataset.id, found.shape, found.maxshape, found.chunk, block)
-    entries = index.table()
+    entries = index_of(dataset.id, found).table()
     chunk, grid = found.chunk, tuple(-(-extent // size) for extent, size in zip(found.shape, found.chunk))
     spans = np.zeros(len(entries), _spans.SPAN)
     for name, column in (("address", 1), ("stored", 2), ("mask", 3)):

@@ -159,6 +159,25 @@ cdef class ChunkIndex:
             self.numbers[i], self.chunks[i].address, self.chunks[i].size, self.chunks[i].mask = entries[i]
         return self
 
+    @staticmethod
+    def of_table(table) -> ChunkIndex:
+        """An index of any number of chunks, as :meth:`table` gives them, ascending by number."""
+        cdef const uint64_t[:, ::1] rows = np.ascontiguousarray(table, np.uint64)
+        cdef ChunkIndex self = ChunkIndex.of([])
+        cdef uint64_t i, count = rows.shape[0]
+        free(self.chunks)
+        free(self.numbers)
+        self.index.chunks = self.chunks = <h5fast_chunk *>calloc(max(count, 1), sizeof(h5fast_chunk))
+        self.index.numbers = self.numbers = <uint64_t *>calloc(max(count, 1), sizeof(uint64_t))
+        if self.chunks == NULL or self.numbers == NULL:
+            raise MemoryError("no memory for a chunk index")
+        self.index.count = self.allocated = count
+        for i in range(count):
+            self.numbers[i] = rows[i, 0]
+            self.chunks[i].address, self.chunks[i].size = rows[i, 1], rows[i, 2]
+            self.chunks[i].mask = <uint32_t>rows[i, 3]
+        return self
+
     @property
     def nbytes(self) -> int:
         """Memory the index holds."""

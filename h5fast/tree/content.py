@@ -22,8 +22,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from h5fast import _index, layout
+from h5fast import layout
 from h5fast.errors import UnsupportedError
+from h5fast.opened import describe, index_of
 
 __all__ = ["Content", "Stored", "examine", "head_of", "read_all", "read_range", "stored_as"]
 
@@ -138,7 +139,7 @@ def stored_as(dataset: h5py.Dataset, content: Content) -> Stored | None:
     if content.form not in ("bytes", "array"):
         return None
     try:
-        found = layout.describe(dataset)
+        found = describe(dataset)
     except (layout.Indirect, layout.Virtual):
         return None
     if not content.size:
@@ -148,8 +149,7 @@ def stored_as(dataset: h5py.Dataset, content: Content) -> Stored | None:
     # Chunks that are as wide as the dataset follow one another; elements that were never written must be zeros.
     if found.chunk is None or found.chunk[1:] != found.shape[1:] or any(found.fill):
         return None
-    block = layout.user_block(layout.file_of(dataset.id)) if _index.addresses_lack_user_block() else 0
-    index = _index.build(dataset.id, found.shape, found.maxshape, found.chunk, block)
+    index = index_of(dataset.id, found)
     chunks = [(0, 0, 0)] * -(-found.shape[0] // found.chunk[0])
     for number, address, size, mask in index.entries():
         chunks[number] = address, size, mask
