@@ -52,7 +52,10 @@ Layers, each of which imports only what stands below it::
     patching            patch(), unpatch(), patched()   h5py's own classes, read through h5fast
     matrix              HDF5Matrix, Normalize           a range of rows that reads like an array
     sources, window                                     where the rows of a matrix lie, and which a key names
+    verifying           validate()                      every chunk of a file, read and decoded
     objects             File, Group, Dataset            h5py's classes, adopted
+    addresses                                           where another process finds them
+    untrusted           UntrustedFile                   files that another process parses (a package of its own layers)
     caching             chunk_cache(), ChunkCache           the chunk cache that suits a dataset, or a file, and a way of reading
     methods             reader_of(), read_as() …        what their reading methods do, and those of h5py while patched
     reading             DatasetReader                   one dataset: the direct path, or the general one and why
@@ -119,6 +122,7 @@ from h5fast.splits import split, write_split
 from h5fast.threads import get_num_threads, set_num_threads
 from h5fast.tree.filetree import FileTree
 from h5fast.tuning import TuneReport, tune
+from h5fast.verifying import Verified, validate
 from h5fast.writer import Writer
 
 __all__ = [
@@ -139,6 +143,7 @@ __all__ = [
     "Spec",
     "TuneReport",
     "UnsupportedError",
+    "Verified",
     "Writer",
     "__version__",
     "chunk_cache",
@@ -153,6 +158,7 @@ __all__ = [
     "split",
     "tune",
     "unpatch",
+    "validate",
     "write_generator",
     "write_predict_generator",
     "write_split",

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 
-__all__ = ["add_target", "positive", "positive_seconds", "target_of"]
+__all__ = ["add_target", "add_untrusted", "positive", "positive_seconds", "target_of"]
 
 
 def add_target(command: argparse.ArgumentParser, dataset: str) -> None:
     """Takes ``FILE[::DATASET] [DATASET]``; `dataset` says what the dataset is for."""
     command.add_argument("file", metavar="FILE[::DATASET]", help="an HDF5 file")
     command.add_argument("dataset", metavar="DATASET", nargs="?", help=f"{dataset}; may also follow FILE behind two colons")
+
+
+def add_untrusted(command: argparse.ArgumentParser) -> None:
+    """Takes ``--untrusted``."""
+    command.add_argument("--untrusted", action="store_true",
+                         help="nobody vouches for the file: parse it in another process, under limits")
 
 
 def target_of(options: argparse.Namespace) -> tuple[str, str | None]:

@@ -188,12 +188,13 @@ def open_arguments(asked: Any, *arguments: Any, **options: Any) -> tuple[dict[st
 
 
 def open_signature() -> inspect.Signature:
-    """Of h5py's ``File``, with the option that is h5fast's."""
+    """Of h5py's ``File``, with the options that are h5fast's."""
     theirs = inspect.signature(h5py.File.__init__)
-    ours = inspect.Parameter("chunk_cache", inspect.Parameter.KEYWORD_ONLY, default=None)
+    ours = [inspect.Parameter("chunk_cache", inspect.Parameter.KEYWORD_ONLY, default=None),
+            inspect.Parameter("untrusted", inspect.Parameter.KEYWORD_ONLY, default=False)]
     named = [one for one in theirs.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     rest = [one for one in theirs.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
-    return theirs.replace(parameters=[*named, ours, *rest])
+    return theirs.replace(parameters=[*named, *ours, *rest])
 
 
 def _looked_up(asked: Any, call: Mapping[str, Any]) -> ChunkCache | None:

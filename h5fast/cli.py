@@ -14,7 +14,7 @@ from typing import Any
 
 import h5fast
 from h5fast import bench, info, tree_commands, tuning_commands
-from h5fast.arguments import add_target, positive, positive_seconds, target_of
+from h5fast.arguments import add_target, add_untrusted, positive, positive_seconds, target_of
 from h5fast.errors import H5FastError
 from h5fast.packing.commands import add_pack, add_partition
 
@@ -84,6 +84,7 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Tell how each dataset of a file is stored, which path reads it and why, and what would make it faster.",
     )
     add_target(command, "only this dataset, or those below this group")
+    add_untrusted(command)
     command.add_argument("--json", action="store_true", help="for programs")
     command.set_defaults(run=_run_info)
 
@@ -105,7 +106,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run_info(options: argparse.Namespace) -> int:
-    report = info.describe_file(*target_of(options))
+    report = info.describe_file(*target_of(options), untrusted=options.untrusted)
     print(info.json_report(report) if options.json else info.format_report(report))
     if not report.problems:
         return 0

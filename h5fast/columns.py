@@ -21,10 +21,12 @@ from h5fast.fields import Field, Request
 from h5fast.images_column import images_column
 from h5fast.matrix import HDF5Matrix, Normalize
 from h5fast.methods import reader_of
+from h5fast.objects import File
+from h5fast.opened import rest
 from h5fast.python_column import PythonColumn, array_column, dataset_column, is_text
 from h5fast.samples import check_same_names, find_samples, is_pattern, samples_column
 from h5fast.sliding import array_windows, window_column
-from h5fast.sources import Source, open_source
+from h5fast.sources import Source, open_source, require_untrusted
 from h5fast.sparse import csr_column
 from h5fast.stored import Part
 
@@ -61,8 +63,8 @@ class Table:
                 for c in self.columns}
 
 
-def open_table(source: Any, request: Request) -> Table:
-    """Opens what a loader reads from.
+def open_table(source: Any, request: Request, *, untrusted: bool = False) -> Table:
+    """Opens what a loader reads from; with `untrusted`, files as :class:`h5fast.File` does with the option of that name.
 
     Raises:
         FileNotFoundError: a pattern that no file matches.
@@ -71,10 +73,14 @@ def open_table(source: Any, request: Request) -> Table:
         TypeError: a source that is none.
     """
     if isinstance(source, Mapping) and not isinstance(source, h5py.Group):
+        if untrusted:
+            raise ValueError("untrusted=True is for paths: open the datasets of the mapping from File(path, untrusted=True)")
         columns = [_of_entry(name, field, source) for name, field in request.fields.items()]
         files: list[str | h5py.Group] = []
     else:
         files = list(_files(source))
+        if untrusted:
+            files = [_opened_untrusted(file) for file in files]
         samples = {name: [find_samples(name, file, field.name) for file in files]
                    for name, field in request.fields.items() if is_pattern(field.name)}
         if samples:
@@ -82,6 +88,8 @@ def open_table(source: Any, request: Request) -> Table:
         columns = [samples_column(name, field, samples[name]) if name in samples else _of_files(name, field, files)
                    for name, field in request.fields.items()]
     _check_lengths(columns, files)
+    for file in files if untrusted else ():
+        rest(file)
     return Table(tuple(columns), request.form, columns[0].rows, tuple(files), columns[0].file_rows if files else ())
 
 
@@ -91,7 +99,7 @@ def read_whole(source: Any, name: str) -> np.ndarray:
         if name not in source:
             raise KeyError(f"the source has no {name!r}; it has {sorted(source)}")
         return np.asarray(source[name][...])
-    opened = [open_source(file, name) for file in _files(source)]
+    opened = [open_source(file, name) for file in _files(source)]  # what was opened as untrusted comes open
     return np.concatenate([np.atleast_1d(one.data[...]) for one in opened])
 
 
@@ -117,6 +125,13 @@ def _files(source: Any) -> Iterator[str | h5py.Group]:
             f"a loader reads from a path, a list or pattern of paths, an open file, or a mapping of names to datasets or "
             f"arrays, not from {type(source).__name__}"
         )
+
+
+def _opened_untrusted(file: str | h5py.Group) -> h5py.Group:
+    if isinstance(file, str):
+        return File(file, "r", untrusted=True)
+    require_untrusted(file, True)
+    return file
 
 
 def _of_files(name: str, field: Field, files: list[str | h5py.Group]) -> EngineColumn | PythonColumn:

@@ -22,6 +22,7 @@ from h5fast._storage import FILTER_NAMES
 from h5fast.chunking import ONE_READ_BYTES
 from h5fast.errors import H5FastError
 from h5fast.objects import Dataset, File
+from h5fast.opened import registered
 from h5fast.sizes import format_bytes
 
 __all__ = ["UNREADABLE", "DatasetReport", "FileReport", "FilterReport", "dataset_names", "describe_file", "format_report",
@@ -120,8 +121,10 @@ class FileReport:
         return (*self.damage, *(f"{report.name}: {report.error}" for report in self.datasets if report.error is not None))
 
 
-def open_file(path: str) -> File:
+def open_file(path: str, *, untrusted: bool = False) -> File:
     """The file at `path`, for reading. Every ``OSError`` names the path."""
+    if untrusted:
+        return File(path, "r", untrusted=True)
     with open(path, "rb"):  # FileNotFoundError, IsADirectoryError, PermissionError in the system's words
         pass
     if not h5py.is_hdf5(path):
@@ -133,13 +136,13 @@ def open_file(path: str) -> File:
         raise OSError(errno.EIO, f"cannot be opened: {error}", path) from error
 
 
-def describe_file(path: str, name: str | None = None) -> FileReport:
+def describe_file(path: str, name: str | None = None, *, untrusted: bool = False) -> FileReport:
     """Reports on all datasets of a file, or on those at and below `name`.
 
     Raises ``OSError`` for a file that cannot be opened and ``KeyError`` where there is no object called `name`; both name
     the path. Groups that cannot be listed are in the report's ``damage``.
     """
-    with open_file(path) as file:
+    with open_file(path, untrusted=untrusted) as file:
         damage: list[str] = []
         datasets = tuple(_describe(file, found) for found in dataset_names(file, path, name, damage))
         return FileReport(path=path, file_bytes=os.path.getsize(path), datasets=datasets, damage=tuple(damage))
@@ -239,21 +242,29 @@ def _describe_dataset(dataset: Dataset, name: str) -> DatasetReport:
     dtype = dataset.dtype
     text = h5py.check_string_dtype(dtype)
     variable = text is not None and text.length is None
+    behind = registered(dataset)
+    layout, chunks_stored, stored_bytes = _storage(dataset) if behind is None else behind.storage(dataset)
     return DatasetReport(
         name=name,
         shape=dataset.shape,
         maxshape=dataset.maxshape,
         dtype="string" if variable else str(dtype),
         itemsize=dtype.itemsize,
-        layout=_layout(dataset),
+        layout=layout,
         chunks=dataset.chunks,
-        chunks_stored=dataset.id.get_num_chunks() if dataset.chunks is not None else None,
+        chunks_stored=chunks_stored,
         filters=tuple(_filters(dataset)),
         missing=plugins.missing(dataset.id.get_create_plist()),
         logical_bytes=dataset.nbytes if dataset.shape is not None else 0,
-        stored_bytes=dataset.id.get_storage_size(),
+        stored_bytes=stored_bytes,
         reader=dataset.reader,
     )
+
+
+def _storage(dataset: Dataset) -> tuple[str, int | None, int]:
+    """Layout, stored chunks, and bytes that they take."""
+    chunks = dataset.id.get_num_chunks() if dataset.chunks is not None else None
+    return _layout(dataset), chunks, dataset.id.get_storage_size()
 
 
 def _layout(dataset: Dataset) -> str:

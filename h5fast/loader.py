@@ -93,6 +93,8 @@ class Loader:
     on_error:
         ``"raise"``: a damaged chunk ends the epoch at the batch that needs it. ``"skip"``: its rows are left out of their
         batches and counted in :meth:`stats`.
+    untrusted:
+        Nobody vouches for the files: see :class:`h5fast.File`. For paths and patterns.
 
     Each iteration is one epoch, the next one another; epochs are counted from the first ``next()``. What was decoded in one
     epoch and fits the memory is there for the next. Two iterations at once do not disturb each other, but the second one
@@ -123,6 +125,7 @@ class Loader:
         reuse_buffers: bool = False,
         allocator: Callable[[tuple[int, ...], np.dtype], np.ndarray] | None = None,
         on_error: str = "raise",
+        untrusted: bool = False,
     ) -> None:
         available = tuple(source) if isinstance(source, Mapping) and not hasattr(source, "id") else None
         wanted = request(fields, available)
@@ -138,7 +141,7 @@ class Loader:
         kind = kind_of(shuffle, weights is not None)
         self._on_error, self._transform, self._progress = on_error, transform, bool(progress)
         self._reuse, self._allocator = bool(reuse_buffers), allocator
-        self._table = open_table(source, wanted)
+        self._table = open_table(source, wanted, untrusted=untrusted)
         self._items = selected_items(rows, self._table, ascending=kind == "block")
         self._check_size(rows, world)
         self._order = Order(kind, len(self._items), stable_seed(seed), self._batch_size, rank, world, bool(drop_last))

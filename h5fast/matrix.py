@@ -7,6 +7,7 @@ for a row outside ``[start, end)``.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
@@ -102,6 +103,8 @@ class HDF5Matrix:
     normalizer:
         ``None``, a callable that gets an array of whole rows (never a bare row) and returns as many normalized rows, or a
         :class:`Normalize`. The shape of a row and its type may change; both show in ``shape`` and ``dtype``.
+    untrusted:
+        Nobody vouches for the file: see :class:`h5fast.File`.
 
     ``matrix[key]`` means what ``normalizer(data[start:end])[key]`` means in numpy, for every key that numpy takes, and
     reads only the rows it needs; any iterable of integers works as a list. Two rules come from the original class:
@@ -119,13 +122,15 @@ class HDF5Matrix:
         start: int = 0,
         end: int | None = None,
         normalizer: Callable[[np.ndarray], ArrayLike] | None = None,
+        *,
+        untrusted: bool = False,
     ) -> None:
         if normalizer is not None and not callable(normalizer):
             raise TypeError(f"normalizer must be callable or None, not {type(normalizer).__name__}")
-        source = open_source(datapath, dataset)
+        source = open_source(datapath, dataset, untrusted=untrusted)
         self.start, self.end = _checked_window(source, start, end)
         self.normalizer = normalizer
-        self._path, self._name = source.path, source.name
+        self._path, self._name, self._untrusted = source.path, source.name, source.untrusted
         self._row_shape = source.data.shape[1:] + source.data.dtype.shape  # an array type adds axes to what is read
         self._row_dtype = source.data.dtype.base
         self._source: Source | None = source
@@ -334,8 +339,9 @@ class HDF5Matrix:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as path, name, range and normalizer; the copy opens the file again."""
-        return type(self), (self._path, self._name, self.start, self.end, self.normalizer)
+        """Pickle as path, name, range and normalizer; the copy opens the file again, in the same trust."""
+        make = functools.partial(type(self), untrusted=True) if self._untrusted else type(self)
+        return make, (self._path, self._name, self.start, self.end, self.normalizer)
 
 
 def _as_numbers(what: str, value: Any) -> float | tuple[float, ...] | None:

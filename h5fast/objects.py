@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -18,18 +18,15 @@ from h5py._hl.dims import DimensionManager as _H5pyDimensionManager
 from h5py._hl.dims import DimensionProxy as _H5pyDimensionProxy
 from numpy.typing import ArrayLike, DTypeLike
 
+from h5fast.addresses import address_of, forget_options, note_locking
 from h5fast.caching import ChunkCache, open_arguments, open_signature
 from h5fast.methods import invalidate, iterate_rows, read_as, read_into, reader_of, require_open
-from h5fast.opened import forget_limit, limit_of, set_limit, watch
+from h5fast.errors import UnsupportedError
+from h5fast.opened import hold, registered, set_limit, watch
+from h5fast.untrusted.opening import UntrustedFile, checked_options, open_untrusted
+from h5fast.untrusted.standin import elsewhere, refuse_elsewhere
 
 __all__ = ["Dataset", "File", "Group"]
-
-# Drivers whose file is one file under the name that ``File.filename`` gives, so that another process can open it by name.
-_REOPENABLE_DRIVERS = frozenset({"sec2", "stdio"})
-
-# The option `locking` that files were opened with, where libhdf5 tells another one (before 1.14.4 it told the default): by
-# its identifier of the file, which it never gives out twice. A file that nobody closed by name leaves its entry behind.
-_locking_given: dict[int, Any] = {}
 
 _Object = TypeVar("_Object")
 _ABSENT = object()
@@ -50,6 +47,9 @@ class Group(h5py.Group):
         try:
             return adopt(super().__getitem__(name))
         except KeyError as error:
+            behind = registered(self)
+            if behind is not None:
+                refuse_elsewhere(self, name, behind.filename(self))
             raise KeyError(f"{error.args[0]}: {_place(self, name)}") from None
 
     def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False, **access: Any) -> Any:
@@ -62,6 +62,9 @@ class Group(h5py.Group):
         found = super().get(name, _ABSENT, getclass, getlink, **access)
         if found is _ABSENT:
             return default
+        if getlink and registered(self) is not None:
+            leading = elsewhere(found)
+            return found if leading is None or leading.link is None else leading.link
         return _TWINS.get(found, found) if getclass else adopt(found)
 
     def create_group(self, *args: Any, **kwds: Any) -> Group:
@@ -94,6 +97,13 @@ class Group(h5py.Group):
         dataset: Dataset = adopt(super().create_virtual_dataset(*args, **kwds))
         return dataset
 
+    def copy(self, source: Any, dest: Any, *args: Any, **kwds: Any) -> None:
+        """Copy an object; see :meth:`h5py.Group.copy`. Raises ``UnsupportedError`` for one of an untrusted file."""
+        for obj in (self, source):
+            if isinstance(obj, h5py.HLObject) and registered(obj) is not None:
+                raise UnsupportedError("libhdf5 copies no objects of an untrusted file: read its datasets, and write what they hold")
+        super().copy(source, dest, *args, **kwds)
+
     @property
     def file(self) -> File:
         """The file that this group is in."""
@@ -102,7 +112,7 @@ class Group(h5py.Group):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as (path, name, options); see :meth:`File.__reduce__`."""
-        return _reopen, _address(self)
+        return _reopen, address_of(self)
 
 
 class File(Group, h5py.File):
@@ -115,14 +125,23 @@ class File(Group, h5py.File):
     :class:`ChunkCache` is what :func:`chunk_cache` returned. It takes the place of ``rdcc_nbytes``, ``rdcc_nslots`` and
     ``rdcc_w0``; with one of them it is a ``ValueError``. Of a file that is open in this process already, libhdf5 keeps the
     cache that it has.
+
+    ``untrusted=True`` reads a file that nobody vouches for: libhdf5 parses it in another process, under limits, and what that
+    tells is checked here (docs/untrusted.md). Raises ``CorruptFileError`` if it cannot be read so, and ``UnsupportedError``
+    where more than h5fast's own decoders is needed.
     """
 
-    def __init__(self, name: Any, *args: Any, chunk_cache: ChunkCache | str | None = None, **options: Any) -> None:
+    def __init__(self, name: Any, *args: Any, chunk_cache: ChunkCache | str | None = None, untrusted: bool = False,
+                 **options: Any) -> None:
         kept = None
         if "chunk_cache_mem_size" in options and "rdcc_nbytes" not in options:
             options["rdcc_nbytes"] = options.pop("chunk_cache_mem_size")
         try:
-            if chunk_cache is None:
+            if untrusted:
+                identifier, behind = open_untrusted(*checked_options(name, *args, chunk_cache=chunk_cache, **options))
+                super().__init__(identifier)
+                self._watched = watch(self)  # holds it
+            elif chunk_cache is None:
                 super().__init__(name, *args, **options)
             else:
                 call, kept = open_arguments(chunk_cache, name, *args, **options)
@@ -135,9 +154,13 @@ class File(Group, h5py.File):
             if kept is not None:
                 set_limit(self.id, kept)
             self._watched = watch(self)
-        locking = options.get("locking")
-        if locking is not None and locking != _locking(self):
-            _locking_given[self.id.id] = locking
+        note_locking(self, options.get("locking"))
+
+    @property
+    def filename(self) -> str:
+        """The path that the file was opened with."""
+        behind = registered(self)
+        return str(super().filename) if behind is None else behind.filename(self)
 
     def close(self) -> None:
         """Close the file, and with it every object that belongs to it."""
@@ -145,8 +168,7 @@ class File(Group, h5py.File):
         if watched is not None:
             watched.shelf.clear()
             watched.file.close_opened()
-        _locking_given.pop(self._id.id, None)
-        forget_limit(self._id)
+        forget_options(self)
         super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -155,7 +177,7 @@ class File(Group, h5py.File):
         Raises ``TypeError`` where a copy could not show the same data: the file is closed, open for writing, kept in
         memory, behind a file object or another driver than the operating system's files, or no longer at its path.
         """
-        path, _, options = _address(self)
+        path, _, options = address_of(self)
         return _reopen, (path, None, options)
 
 
@@ -241,15 +263,22 @@ class Dataset(h5py.Dataset):
     def read_direct(self, dest: np.ndarray[Any, Any], source_sel: Any = None, dest_sel: Any = None) -> None:
         """Read into the C-contiguous array `dest`; see :meth:`h5py.Dataset.read_direct`."""
         require_open(self)
-        if not read_into(self, dest, source_sel, dest_sel):
-            convert = super().read_direct
-            reader_of(self).by_h5py(lambda: convert(dest, source_sel, dest_sel))
+        if read_into(self, dest, source_sel, dest_sel):
+            return
+        reader = reader_of(self)
+        if reader.is_sealed and dest.dtype == self.dtype:
+            dest[() if dest_sel is None else dest_sel] = reader.read(() if source_sel is None else source_sel)
+            return
+        convert = super().read_direct
+        reader.by_h5py(lambda: convert(dest, source_sel, dest_sel))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """The whole dataset as a new array, converted to `dtype` as HDF5 converts. ``copy=False`` is a ``ValueError``."""
         require_open(self)
         if copy is False:
             raise ValueError("copy=False: a dataset is read from its file, so memory allocation cannot be avoided")
+        if reader_of(self).is_sealed:
+            return np.asarray(self.__getitem__((), dtype))
         array: np.ndarray[Any, Any] = super().__array__(dtype)  # h5py before 3.12 knows no `copy`
         return array
 
@@ -258,6 +287,12 @@ class Dataset(h5py.Dataset):
         require_open(self)
         rows = iterate_rows(self)
         return super().__iter__() if rows is None else rows
+
+    @property
+    def fillvalue(self) -> Any:
+        """What elements read as that were never written."""
+        behind = registered(self)
+        return behind.fill_value(self) if isinstance(behind, UntrustedFile) else super().fillvalue
 
     def resize(self, size: Any, axis: int | None = None) -> None:
         """Change the extent of the dataset, or of one axis; see :meth:`h5py.Dataset.resize`."""
@@ -283,7 +318,7 @@ class Dataset(h5py.Dataset):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as (path, name, options); see :meth:`File.__reduce__`. ``TypeError`` also for a dataset without a name."""
-        return _reopen, _address(self)
+        return _reopen, address_of(self)
 
 
 class DimensionManager(_H5pyDimensionManager):
@@ -327,6 +362,7 @@ def adopt(obj: _Object) -> _Object:
     twin = _TWINS.get(type(obj))
     if twin is not None:
         obj.__class__ = twin
+        hold(obj)
     return obj
 
 
@@ -336,64 +372,7 @@ def _place(group: h5py.Group, name: Any) -> str:
     return f"{name!r}{within} in {group.file.filename}"
 
 
-def _address(obj: Any) -> tuple[str, str, dict[str, Any]]:
-    """Absolute path, name and ``File`` options under which another process finds `obj`; ``TypeError`` where none can."""
-    if not obj._id.id:
-        _refuse_pickle(obj, "it is closed")
-    file = obj.file
-    driver, name = file.driver, obj.name
-    if driver not in _REOPENABLE_DRIVERS:
-        _refuse_pickle(obj, f"the file is open through the driver {driver!r}, so no path leads to its contents")
-    if file.mode != "r":
-        _refuse_pickle(obj, "the file is open for writing; open it with mode 'r'")
-    if name is None:
-        _refuse_pickle(obj, "it has no name in the file")
-    path = os.path.abspath(file.filename)
-    if driver == "sec2" and not _is_at(path, file.id.get_vfd_handle()):
-        _refuse_pickle(obj, f"the open file is not the one at {path!r}; it was moved, replaced or deleted")
-    return path, name, _options(file, driver)
-
-
-def _is_at(path: str, descriptor: int) -> bool:
-    """Whether `path` leads to the file that is open as `descriptor`."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def _options(file: File, driver: str) -> dict[str, Any]:
-    """The options of ``File`` that matter to a reader, as `file` was opened with them."""
-    access = file.id.get_access_plist()
-    _, slots, size, preemption = access.get_cache()
-    pages, metadata, raw = access.get_page_buffer_size()
-    options: dict[str, Any] = {"rdcc_nslots": slots, "rdcc_nbytes": size, "rdcc_w0": preemption}
-    kept = limit_of(file.id)
-    if kept is not None:
-        options = {"chunk_cache": ChunkCache(**options, kept_bytes=kept, reason="as of the file that this is a copy of")}
-    # All openings of a file in one process must agree on the lock.
-    options["locking"] = _locking(file)
-    if driver != "sec2":
-        options["driver"] = driver
-    if file.swmr_mode:
-        options["swmr"] = True
-    if pages:
-        options.update(page_buf_size=pages, min_meta_keep=metadata, min_raw_keep=raw)
-    return options
-
-
-def _locking(file: File) -> Any:
-    """The option `locking` that a file is open with."""
-    locks, ignores = file.id.get_access_plist().get_file_locking()
-    told = False if not locks else "best-effort" if ignores else True
-    return _locking_given.get(file.id.id, told)
-
-
-def _refuse_pickle(obj: Any, reason: str) -> NoReturn:
-    raise TypeError(f"cannot pickle this h5fast {type(obj).__name__}: {reason}")
-
-
 def _reopen(path: str, name: str | None, options: dict[str, Any]) -> Any:
-    """Undo :func:`_address`. A dataset or group keeps the file open for as long as it lives itself."""
+    """Undo :func:`address_of`. A dataset or group keeps the file open for as long as it lives itself."""
     file = File(path, "r", **options)
     return file if name is None else file[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from typing import Any
@@ -14,10 +15,10 @@ from h5fast._gather import KeptPool, Source
 from h5fast._index import ChunkIndex, read_stored
 from h5fast.layout import Indirect, Layout
 
-__all__ = ["OpenFile", "Watch", "describe", "forget_limit", "index_of", "limit_of", "open_file", "set_limit", "shelf_of", "watch"]
+__all__ = ["DEFAULT_KEPT_BYTES", "OpenFile", "Watch", "describe", "forget_limit", "hold", "index_of", "limit_of", "open_file", "register", "registered", "rest", "set_limit", "shelf_of", "watch"]
 
 # HDF5's chunk cache since 2.0, for each dataset. Before it was 1 MiB, which holds no chunk of a usual size.
-_KEPT_BYTES = 8 << 20
+DEFAULT_KEPT_BYTES = 8 << 20
 # Datasets of a file whose index and decoded chunks are there when they are opened again.
 _SHELVED = 64
 
@@ -43,6 +44,31 @@ class OpenFile:
             raise Indirect(f"the file cannot be opened a second time ({error.strerror})") from error
         self.opened: dict[str, h5py.File] = {}
         self._lent: list[OpenFile] = []
+
+    def lets_libhdf5_read(self, dataset: h5py.Dataset) -> bool:
+        """Whether what h5fast does not read itself may be read through libhdf5."""
+        return True
+
+    def storage(self, dataset: h5py.Dataset) -> tuple[str, int | None, int]:
+        """Layout, number of stored chunks (None unless chunked), and bytes that are stored.
+
+        Raises:
+            CorruptFileError: the chunk index cannot be told.
+        """
+        found = self.describe(dataset)
+        if found.kind != "chunked":
+            nbytes = found.dtype.itemsize * math.prod(found.shape)
+            return found.kind, None, 0 if found.kind == "contiguous" and found.address is None else nbytes
+        table = self.index(dataset.id, found).table()
+        return found.kind, len(table), int(table[:, 2].sum())
+
+    def rest(self) -> None:
+        """Gives back what is needed only to learn more of the file, and can be had again."""
+
+    def filename(self, dataset: h5py.HLObject) -> str:
+        """The path of the file that an object is in."""
+        name: str = dataset.file.filename
+        return name
 
     def describe(self, dataset: h5py.Dataset) -> Layout:
         """How a dataset of the file is stored; raises ``Indirect`` or ``Virtual`` as :func:`layout.describe` does."""
@@ -93,12 +119,16 @@ def _kept_bytes(file_id: h5py.h5f.FileID) -> int:
         return limit
     size: int = file_id.get_access_plist().get_cache()[2]
     default: int = h5py.h5p.create(h5py.h5p.FILE_ACCESS).get_cache()[2]
-    return max(size, _KEPT_BYTES) if size == default else size
+    return max(size, DEFAULT_KEPT_BYTES) if size == default else size
 
 
 # By libhdf5's identifier of the file, which it never gives out twice. A file that nobody closed by name leaves its limit behind.
 _limits: dict[int, int] = {}
 _open_files: weakref.WeakValueDictionary[int, OpenFile] = weakref.WeakValueDictionary()
+# Those of them that libhdf5 has only a stand-in of.
+_registered: weakref.WeakValueDictionary[int, OpenFile] = weakref.WeakValueDictionary()
+# Key in the ``__dict__`` of an object of such a file under which it holds the file.
+_HELD = "_h5fast_file"
 
 
 def open_file(file_id: h5py.h5f.FileID, *, afresh: bool = False, pool: KeptPool | None = None) -> OpenFile:
@@ -108,7 +138,7 @@ def open_file(file_id: h5py.h5f.FileID, *, afresh: bool = False, pool: KeptPool 
     Raises:
         Indirect: they must not be read beside libhdf5.
     """
-    found = None if afresh else _open_files.get(file_id.id)
+    found = _registered.get(file_id.id) if afresh else _open_files.get(file_id.id)
     if found is None:
         descriptor, swmr = layout.open_descriptor(file_id)
         found = OpenFile(descriptor, swmr, KeptPool(_kept_bytes(file_id)) if pool is None else pool)
@@ -131,6 +161,30 @@ def index_of(dataset_id: h5py.h5d.DatasetID, found: Layout) -> ChunkIndex:
     """Where the chunks of a chunked dataset lie, told by whoever knows its file. Raises ``CorruptFileError``."""
     known = _open_files.get(layout.file_of(dataset_id).id)
     return layout.build_index(dataset_id, found) if known is None else known.index(dataset_id, found)
+
+
+def register(file_id: h5py.h5f.FileID, file: OpenFile) -> None:
+    """Says what is behind a file object of libhdf5's that is only a stand-in: this, and nothing that libhdf5 reads."""
+    _open_files[file_id.id] = _registered[file_id.id] = file
+
+
+def registered(obj: h5py.HLObject) -> OpenFile | None:
+    """What is behind the file of an object, if libhdf5 has only a stand-in of it."""
+    return _registered.get(layout.file_of(obj.id).id) if _registered and obj.id.id else None
+
+
+def rest(obj: h5py.HLObject) -> None:
+    """What is known of the file of an object is enough for now: what can be given back until more is asked, is."""
+    found = registered(obj)
+    if found is not None:
+        found.rest()
+
+
+def hold(obj: h5py.HLObject) -> None:
+    """Has an object of such a file hold what is behind the file, which would go with the last file object of Python's else."""
+    found = registered(obj)
+    if found is not None:
+        obj.__dict__[_HELD] = found
 
 
 def set_limit(file_id: h5py.h5f.FileID, kept_bytes: int) -> None:

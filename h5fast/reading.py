@@ -15,7 +15,7 @@ from h5fast._blocks import empty
 from h5fast._cast import Cast
 from h5fast._selection import Selection, Unhandled, h5py_accepts, select, select_rows
 from h5fast.errors import CorruptFileError, H5FastError, ReadError, UnsupportedError
-from h5fast.opened import OpenFile, Watch, open_file, shelf_of
+from h5fast.opened import OpenFile, Watch, open_file, registered, shelf_of
 from h5fast.stored import Chunks, Part, Stored
 from h5fast.threads import get_num_threads
 
@@ -38,7 +38,7 @@ class DatasetReader:
         dataset: the dataset; only its identifier is kept, so that no cycle holds the file open
     """
 
-    __slots__ = ("_id", "_readonly", "_direct", "_reason", "_h5py")
+    __slots__ = ("_id", "_readonly", "_direct", "_reason", "_h5py", "_sealed")
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._id = dataset.id
@@ -46,11 +46,20 @@ class DatasetReader:
         self._direct: Stored | virtual.VirtualRows | None = None
         self._reason: str | None = None
         self._h5py: h5py.Dataset | None = None
+        self._sealed: OpenFile | None = None  # its file, where libhdf5 has nothing to read
 
     @property
     def path(self) -> str:
-        """"direct", or "general: <reason>"."""
-        return "direct" if self._prepared() is not None else f"general: {self._reason}"
+        """"direct", "general: <reason>", or "refused: <reason>" where h5py must not read what h5fast does not."""
+        if self._prepared() is not None:
+            return "direct"
+        return f"{'general' if self._sealed is None else 'refused'}: {self._reason}"
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether libhdf5 has nothing of the dataset to read: what h5fast does not read is not read."""
+        self._prepared()
+        return self._sealed is not None
 
     @property
     def writes_everything(self) -> bool:
@@ -102,7 +111,7 @@ class DatasetReader:
         try:
             selection = select(key, direct.shape)
         except Unhandled:
-            return general.h5py_read(self._plain(), key)
+            return self.by_h5py(lambda: general.h5py_read(self._plain(), key))
         if selection.fields:
             return self._read_fields(direct, selection, key)
         return self._finish(selection, self._array(direct, selection))
@@ -167,9 +176,15 @@ class DatasetReader:
         """``read()``, which goes through h5py: its answer, and its errors but for the one that a filter is not there.
 
         Raises:
-            UnsupportedError: the read failed and no plugin for the dataset's filter is installed.
+            UnsupportedError: the read failed and no plugin for the dataset's filter is installed, or nobody vouches for the file.
         """
         self._prepared()  # registers the plugins
+        if self._sealed is not None:
+            reason = self._reason or "h5fast does not know what is asked for"
+            raise UnsupportedError(
+                f"{self._where()}: {reason}; of an untrusted file, only what h5fast's own code decodes is read. If you trust it, "
+                "open it without untrusted=True"
+            )
         try:
             return read()
         except H5FastError:
@@ -184,6 +199,7 @@ class DatasetReader:
         try:
             file_id = layout.file_of(self._id)
             file = open_file(file_id)
+            self._sealed = None if file.lets_libhdf5_read(dataset) else file
             try:
                 self._direct = self._stored(dataset, file, None if file.swmr else shelf_of(file_id))
             except layout.Virtual:
@@ -326,7 +342,8 @@ class DatasetReader:
 
     def _where(self) -> str:
         dataset = self._plain()
-        return f"{dataset.file.filename}: dataset {dataset.name!r}"
+        behind = registered(dataset)
+        return f"{dataset.file.filename if behind is None else behind.filename(dataset)}: dataset {dataset.name!r}"
 
 
 def _dtype_of(dtype: np.dtype, selection: Selection) -> np.dtype:

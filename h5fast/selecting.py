@@ -55,7 +55,7 @@ def weights_of(weights: Any, table: Table, items: Items, source: Any) -> np.ndar
         ValueError: as many weights as there are neither rows nor items, negative ones, NaN, or none that is positive.
     """
     if isinstance(weights, str):
-        weights = read_whole(source, weights)
+        weights = read_whole(table.files or source, weights)
         if len(weights) != table.rows:
             raise ValueError(f"the weights have {len(weights):,} rows, the fields {table.rows:,}")
     values = np.asarray(weights, np.float64)

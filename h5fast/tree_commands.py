@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from h5fast.arguments import add_untrusted
 from h5fast.errors import H5FastError
 from h5fast.sizes import format_bytes
 from h5fast.tree.extract import Done, add, extract, outermost, select
@@ -221,15 +222,20 @@ def _run_mount(options: argparse.Namespace) -> int:
 def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     command = _command(commands, "verify", "read every chunk of every dataset, and tell which cannot be read", _run_verify)
     command.add_argument("dataset", metavar="DATASET", nargs="?", help="only this dataset, or those below this group")
+    add_untrusted(command)
     _add_quiet(command)
 
 
 def _run_verify(options: argparse.Namespace) -> int:
     with _Progress(options) as progress:
-        done = verify_file(options.file, options.dataset, report=progress.show_verified)
+        done = verify_file(options.file, options.dataset, untrusted=options.untrusted, report=progress.show_verified)
     for line in done.damage:
         print(line)
-    verdict = f"{len(done.damage)} damaged" if done.damage else "all can be read"
+    for line in done.refused:
+        print(f"{line} (not read)", file=sys.stderr)
+    verdict = f"{len(done.damage)} damaged" if done.damage else "all can be read" if not done.refused else "the rest can be read"
+    if done.refused:
+        verdict = f"{len(done.refused)} not read, {verdict}"
     print(f"{options.file}: {done.datasets:,} datasets, {done.chunks:,} chunks, {format_bytes(done.nbytes)}: {verdict}")
     return 1 if done.damage else 0
 

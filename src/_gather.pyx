@@ -183,6 +183,11 @@ cdef class Source:
         return self.source.size
 
     @property
+    def descriptor(self) -> int:
+        """The source's own descriptor of the file; -1 of memory."""
+        return self.source.fd
+
+    @property
     def identity(self) -> tuple:
         """(device, inode) of the file."""
         return self.source.device, self.source.inode

@@ -336,6 +336,15 @@ def filters_partial_chunks(create_plist) -> bool:
     return not options & H5_DONT_FILTER_PARTIAL_CHUNKS
 
 
+def undefine_fill_value(create_plist, type_id) -> None:
+    """Makes libhdf5 refuse to read from a dataset that will be created so, as long as nothing is stored in it."""
+    cdef int status = -1
+    with phil:
+        status = hdf5.set_fill_value(create_plist.id, type_id.id, NULL)
+    if status < 0:
+        raise RuntimeError("libhdf5 cannot leave the fill value of a dataset undefined")
+
+
 def read_stored(dataset_id, tuple offset, uint64_t limit):
     """One chunk as it is stored, found without an index: (filter mask, bytes), or None where it is not allocated.
 

@@ -57,6 +57,7 @@ cdef int resolve_hdf5() except -1:
     hdf5.chunk_iter = <int (*)(h5_hid, h5_hid, h5_chunk_callback, void *) noexcept>library.require("H5Dchunk_iter")
     hdf5.get_chunk_index_type = <int (*)(h5_hid, int *) noexcept>library.require("H5Dget_chunk_index_type")
     hdf5.get_chunk_opts = <int (*)(h5_hid, unsigned *) noexcept>library.require("H5Pget_chunk_opts")
+    hdf5.set_fill_value = <int (*)(h5_hid, h5_hid, const void *) noexcept>library.require("H5Pset_fill_value")
     hdf5.get_chunk_storage_size = (
         <int (*)(h5_hid, const uint64_t *, uint64_t *) noexcept>
         library.require("H5Dget_chunk_storage_size"))

@@ -49,6 +49,7 @@ typedef struct {
     int (*chunk_iter)(h5_hid dataset, h5_hid transfer, h5_chunk_callback callback, void *context);
     int (*get_chunk_index_type)(h5_hid dataset, int *index_type);
     int (*get_chunk_opts)(h5_hid create_plist, unsigned *options);
+    int (*set_fill_value)(h5_hid create_plist, h5_hid type, const void *value);
     int (*get_chunk_storage_size)(h5_hid dataset, const uint64_t *offset, uint64_t *size);
     /* HDF5 1.14 has H5Dread_chunk, 2.x H5Dread_chunk1 (the same signature) and H5Dread_chunk2 (which is told the size). */
     int (*read_chunk1)(h5_hid dataset, h5_hid transfer, const uint64_t *offset, uint32_t *filter_mask, void *buffer);

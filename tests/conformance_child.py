@@ -124,7 +124,7 @@ def _examine_dataset(name: str, plain: Any, fast_file: Any, path: str, tell: Any
         tell(dataset=name, status="compared", differences=[f"h5fast did not open it: {oracle.describe(error)}"], **facts)
         return
     result = oracle.compare_dataset(fast, plain, seed, at=at)
-    sha = _sha(result.whole)
+    sha = sha_of(result.whole)
     tell(dataset=name, status="compared" if not result.error else f"h5py raised {result.error}", sha=sha,
          differences=result.differences, refusals=result.refusals[:2], extra=result.extra[:1], reader=result.reader, **facts)
 
@@ -172,7 +172,7 @@ def _facts(dataset: h5py.Dataset) -> dict[str, str]:
     return {"layout": layout, "filters": filters, "type": classes.get(kind, f"class {kind}")}
 
 
-def _sha(whole: Any) -> str:
+def sha_of(whole: Any) -> str:
     """The truth file's sha256: little-endian, packed, C order. Empty for what holds objects, or is not an array."""
     if not isinstance(whole, (np.ndarray, np.generic)) or whole.dtype.hasobject:
         return ""

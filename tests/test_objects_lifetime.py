@@ -21,7 +21,7 @@ import pytest
 from object_files import TABLE, file, path  # noqa: F401  # fixtures, used by name
 
 import h5fast
-from h5fast import objects
+from h5fast import addresses
 
 CLOSED: dict[str, Callable[[h5fast.File, Any], Any]] = {
     "index": lambda f, d: d[0],
@@ -146,7 +146,7 @@ def test_the_locking_of_an_open_file_is_kept_in_pickles(path: Path) -> None:
                 assert np.array_equal(twin["table"][3], TABLE[3])
             asked = {} if locking is None else {"locking": locking}
             assert asked.items() <= f.__reduce__()[1][2].items()
-    assert not objects._locking_given, "entries of closed files"
+    assert not addresses._locking_given, "entries of closed files"
 
 
 @pytest.mark.parametrize("compression", [None, "lzf"])

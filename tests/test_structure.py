@@ -23,8 +23,8 @@ SOURCES = Path(__file__).parent.parent / "src"
 PUBLIC = {
     "ChunkCache", "CorruptChunkError", "CorruptFileError", "Dataset", "Field", "File", "FileTree", "Group",
     "H5FastError", "HDF5Matrix", "Loader", "Normalize", "ReadError", "RepackReport", "Spec", "TuneReport",
-    "UnsupportedError", "Writer", "__version__", "chunk_cache", "get_num_threads", "mix", "pack", "partition", "patch",
-    "patched", "repack", "set_num_threads", "split", "tune", "unpatch", "write_generator", "write_predict_generator",
+    "UnsupportedError", "Verified", "Writer", "__version__", "chunk_cache", "get_num_threads", "mix", "pack", "partition", "patch",
+    "patched", "repack", "set_num_threads", "split", "tune", "unpatch", "validate", "write_generator", "write_predict_generator",
     "write_split",
 }
 

@@ -21,6 +21,7 @@ cdef extern from "hdf5_api.h":
         int (*chunk_iter)(h5_hid dataset, h5_hid transfer, h5_chunk_callback callback, void *context) noexcept
         int (*get_chunk_index_type)(h5_hid dataset, int *index_type) noexcept
         int (*get_chunk_opts)(h5_hid create_plist, unsigned *options) noexcept
+        int (*set_fill_value)(h5_hid create_plist, h5_hid type, const void *value) noexcept
         int (*get_chunk_storage_size)(h5_hid dataset, const uint64_t *offset,
                                       uint64_t *size) noexcept
         int (*read_chunk1)(h5_hid dataset, h5_hid transfer, const uint64_t *offset,
