@@ -278,7 +278,8 @@ class Dataset(h5py.Dataset):
         if copy is False:
             raise ValueError("copy=False: a dataset is read from its file, so memory allocation cannot be avoided")
         if reader_of(self).is_sealed:
-            return np.asarray(self.__getitem__((), dtype))
+            read = self.__getitem__((), dtype)
+            return np.array(read, self.dtype if dtype is None and self.dtype.kind == "S" else None)  # a scalar text is cut at its end
         array: np.ndarray[Any, Any] = super().__array__(dtype)  # h5py before 3.12 knows no `copy`
         return array
 

@@ -7,7 +7,6 @@ interrupted) and one `dataset` after each dataset. It judges nothing beyond "sam
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import resource
@@ -19,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 import oracle
+from canonical import sha_of
 
 LOGICAL_LIMIT = 50 << 20  # bytes; larger ones are bombs or sparse, and the truth file skips them too
 CHUNK_QUERY = "h5py chunk query"  # libhdf5's chunk index, which h5py's own reads do not need but h5fast does
@@ -170,19 +170,3 @@ def _facts(dataset: h5py.Dataset) -> dict[str, str]:
                h5py.h5t.ENUM: "enum", h5py.h5t.VLEN: "vlen", h5py.h5t.ARRAY: "array"}
     kind = dataset.id.get_type().get_class()
     return {"layout": layout, "filters": filters, "type": classes.get(kind, f"class {kind}")}
-
-
-def sha_of(whole: Any) -> str:
-    """The truth file's sha256: little-endian, packed, C order. Empty for what holds objects, or is not an array."""
-    if not isinstance(whole, (np.ndarray, np.generic)) or whole.dtype.hasobject:
-        return ""
-    array = np.asarray(whole)
-    return hashlib.sha256(np.ascontiguousarray(array.astype(_packed(array.dtype), copy=False)).tobytes()).hexdigest()
-
-
-def _packed(dtype: np.dtype) -> np.dtype:
-    if dtype.subdtype:
-        return np.dtype((_packed(dtype.base), dtype.shape))
-    if dtype.names:
-        return np.dtype([(name, _packed(dtype[name])) for name in dtype.names])
-    return dtype.newbyteorder("<")

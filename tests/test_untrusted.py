@@ -35,6 +35,7 @@ def path(tmp_path: Path) -> Path:
         f.create_dataset("sparse", (50, 3), "f4", chunks=(5, 3), fillvalue=1.5)[10:12] = 2
         f["compound"] = files.content((9,), np.dtype([("a", "i4"), ("b", "f8", (2,)), ("s", "S3")]))
         f["bool"], f["scalar"], f["fixed"] = np.array([True, False]), 7, np.array([b"ab", b"c"])
+        f.create_dataset("short", data=np.bytes_(b"ab"), dtype="S9")
         f["empty"], f["text"] = h5py.Empty("f4"), ["a", "bb"]
         f["soft"], f["hard"], f["type"] = h5py.SoftLink("/zulu/table"), f["gzip"], np.dtype("f4")
         f["external"] = h5py.ExternalLink("other.h5", "/x")
@@ -59,7 +60,7 @@ def file(path: Path) -> Iterator[h5fast.File]:
         yield opened
 
 
-READABLE = ("zulu/table", "gzip", "lzf", "sparse", "compound", "bool", "scalar", "fixed", "soft", "hard", "zulu/up/lzf", "compact")
+READABLE = ("zulu/table", "gzip", "lzf", "sparse", "compound", "bool", "scalar", "fixed", "short", "soft", "hard", "zulu/up/lzf", "compact")
 
 
 def test_objects_are_described_as_h5py_describes_them(path: Path, file: h5fast.File) -> None:
@@ -99,10 +100,11 @@ def test_attributes_are_h5pys(path: Path, file: h5fast.File) -> None:
 @pytest.mark.parametrize("name", READABLE)
 def test_elements_are_h5pys(path: Path, file: h5fast.File, name: str) -> None:
     with h5py.File(path) as plain:
-        expected = plain[name][()]
+        expected, array = plain[name][()], np.asarray(plain[name])
     assert file[name].reader == "direct"
     np.testing.assert_array_equal(file[name][()], expected)
-    assert np.asarray(file[name]).tobytes() == np.asarray(expected).tobytes()
+    assert np.asarray(file[name]).tobytes() == array.tobytes()
+    assert np.asarray(file[name]).dtype == array.dtype
     if np.ndim(expected) > 1:
         np.testing.assert_array_equal(file[name][[7, 3, 3, -1]], expected[[7, 3, 3, -1]])
         np.testing.assert_array_equal(file[name][5:20:3, 1], expected[5:20:3, 1])
@@ -324,7 +326,7 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
 
 def test_validate(path: Path) -> None:
     done = h5fast.validate(path)
-    assert done.datasets == 11 and done.damage == []
+    assert done.datasets == 12 and done.damage == []
     assert [line.split(": ")[1] for line in done.refused] == ["dataset '/text'"]
     with h5py.File(path) as plain:
         place = plain["lzf"].id.get_chunk_info(3).byte_offset

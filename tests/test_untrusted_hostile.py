@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import conformance
-import conformance_child
 import h5py
 import hdf5_files as files
 import numpy as np
 import pytest
+from canonical import sha_of
 
 import h5fast
 
@@ -79,7 +79,8 @@ def mutants(original: bytes, seed: str) -> list[bytes]:
 ORACLE = """
 import json, sys
 from pathlib import Path
-import h5py, conformance_child
+import h5py
+from canonical import sha_of
 for path in sorted(Path(sys.argv[1]).iterdir()):
     if path.name <= sys.argv[2]:
         continue
@@ -91,7 +92,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
             for name in names:
                 try:
                     if isinstance(file[name], h5py.Dataset) and file[name].size < 1 << 20:
-                        found[str(name)] = conformance_child.sha_of(file[name][()])
+                        found[str(name)] = sha_of(file[name][()])
                 except Exception:
                     continue
     except Exception:
@@ -149,7 +150,7 @@ def _hashes(file: h5fast.File) -> dict[str, str]:
     for name in names:
         try:
             if isinstance(file[name], h5py.Dataset) and file[name].size < 1 << 20:
-                found[str(name)] = conformance_child.sha_of(file[name][()])
+                found[str(name)] = sha_of(file[name][()])
         except (h5fast.H5FastError, MemoryError):
             continue
     return found

@@ -263,7 +263,7 @@ def _with(table: np.ndarray, row: int, column: int, value: int) -> np.ndarray:
 ])
 def test_types_arrive_as_they_were_sent(dtype: Any) -> None:
     sent = np.dtype(dtype)
-    arrived = kinds.decode(messages.parse(messages.join({"type": kinds.encode(sent)})[messages.HEAD_BYTES:])["type"])
+    arrived = kinds.decode(messages.parse(messages.begin({"type": kinds.encode(sent)})[messages.HEAD_BYTES:])["type"])
     assert arrived == sent
     assert arrived.isalignedstruct == sent.isalignedstruct and arrived.itemsize == sent.itemsize
     assert h5py.check_enum_dtype(arrived) == h5py.check_enum_dtype(sent)

@@ -2,8 +2,8 @@
 
     python tests/untrusted_corpus.py [--corpus DIR] [--only TEXT] [--every N] [--hostile] [--out report.json]
 
-h5py's answers come from the corpus (h5py_truth.jsonl), so that no libhdf5 but that of the limited process meets the files: this
-process must survive all of them. Exit status 0 where every file ends in an exception or in h5py's data, within 10 seconds.
+h5py's answers come from the corpus (h5py_truth.jsonl), so that no libhdf5 but that of the limited process meets hostile files: this
+process must survive all of them. Of the others, h5py is asked again where the record, which another h5py made, says something else. Exit status 0 where every file ends in an exception or in h5py's data, within 10 seconds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY))  # after site-packages: an installed h5fast comes first
 
-import conformance  # noqa: E402
-import conformance_child  # noqa: E402
-import h5py  # noqa: E402
+import conformance
+import h5py
+import numpy as np
+from canonical import sha_of
+from conformance_child import LOGICAL_LIMIT
 
-import h5fast  # noqa: E402
+import h5fast
 
 SECONDS = 10.0  # that a file may take
 
@@ -86,25 +88,30 @@ def _datasets(file: h5fast.File, name: str, report: Report) -> list[str]:
 def _examine_dataset(file: h5fast.File, found: str, name: str, truth: dict[tuple[str, str], str], report: Report) -> None:
     report.datasets += 1
     dataset = file[found]
-    if dataset.size is not None and dataset.size * dataset.dtype.itemsize > conformance_child.LOGICAL_LIMIT:
+    if dataset.size is not None and dataset.size * dataset.dtype.itemsize > LOGICAL_LIMIT:
         report.large += 1
         return
     try:
-        whole = dataset[()]
+        whole = dataset[()] if dataset.shape is None else np.asarray(dataset)
     except h5fast.UnsupportedError as error:
         report.refused[str(error).split("; of an untrusted file")[0].rsplit(": ", 1)[-1][:60]] += 1
         return
     except (h5fast.H5FastError, MemoryError) as error:
         report.corrupt.append(f"{name}: {error}")
         return
-    mine = conformance_child.sha_of(whole)
+    mine = sha_of(whole)
     theirs = truth.get((name, "/" + os.fsdecode(found)))
     if not theirs or not mine:
         report.without_truth += 1
-    elif mine == theirs:
+    elif mine == theirs or (not conformance.is_hostile(name) and mine == _sha_by_h5py(file.filename, found)):
         report.equal += 1
     else:
         report.differences.append(f"{name}: {found}: {dataset.dtype} {dataset.shape}")
+
+
+def _sha_by_h5py(path: str, found: str) -> str:
+    with h5py.File(path) as file:
+        return sha_of(np.asarray(file[found]))
 
 
 def main(arguments: list[str] | None = None) -> int:

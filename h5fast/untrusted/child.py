@@ -42,7 +42,7 @@ def main(descriptor: int, answers: int, memory: int, cpu_seconds: int) -> None:
     """
     _limit(memory)
     with os.fdopen(answers, "wb", buffering=0) as out, open(0, "rb", buffering=0, closefd=False) as questions:
-        _write(out, messages.join({"ready": True}))
+        _write(out, {"ready": True})
         file: _File | None = None
         while True:
             head = questions.read(messages.HEAD_BYTES)
@@ -51,15 +51,16 @@ def main(descriptor: int, answers: int, memory: int, cpu_seconds: int) -> None:
             text, _ = messages.lengths(head, 1 << 16)
             question = messages.parse(questions.read(text))
             _allow(cpu_seconds)
+            payload: Any = b""
             try:
                 if file is None:
                     file = _File(descriptor)
-                answer = file.answer(question)
+                content, payload = file.answer(question)
             except MemoryError:
-                answer = messages.join({"error": f"it needs more than {memory >> 20} MiB of memory"})
+                content = {"error": f"it needs more than {memory >> 20} MiB of memory"}
             except _UNREADABLE as error:
-                answer = messages.join({"error": _reason(error), "errno": getattr(error, "errno", None)})
-            _write(out, answer)
+                content = {"error": _reason(error), "errno": getattr(error, "errno", None)}
+            _write(out, content, payload)
 
 
 def _limit(memory: int) -> None:
@@ -88,10 +89,12 @@ def _allow(cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _write(out: BinaryIO, message: bytes) -> None:
-    rest = memoryview(message)
-    while rest:
-        rest = rest[out.write(rest):]
+def _write(out: BinaryIO, content: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+    behind = memoryview(payload if len(payload) else b"").cast("B")
+    for part in (memoryview(messages.begin(content, behind.nbytes)), behind):
+        rest = part
+        while rest:
+            rest = rest[out.write(rest):]
 
 
 def _reason(error: BaseException) -> str:
@@ -107,17 +110,18 @@ class _File:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
         self._datasets: dict[int, h5d.DatasetID] = {}
 
-    def answer(self, question: dict[str, Any]) -> bytes:
+    def answer(self, question: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
+        """JSON, and the bytes behind it."""
         ask = question.get("ask")
         if ask == "tree":
             return self._tree()
         dataset = self._datasets[question["dataset"]]
         found = layout.describe(h5py.Dataset(dataset), own_filters=True)
         if ask == "index":
-            return messages.join({"index": True}, layout.build_index(dataset, found).table().tobytes())
-        return messages.join({"compact": True}, layout.read_compact(dataset, found).tobytes())
+            return {}, layout.build_index(dataset, found).table().data
+        return {}, layout.read_compact(dataset, found).tobytes()
 
-    def _tree(self) -> bytes:
+    def _tree(self) -> tuple[dict[str, Any], bytes]:
         """All objects, each once, and the links between them."""
         objects: list[dict[str, Any]] = []
         values = _Values()
@@ -137,7 +141,7 @@ class _File:
             except _UNREADABLE as error:
                 entry = {"kind": "broken", "reason": _reason(error)}
             objects.append(entry)
-        return messages.join({"objects": objects}, values.payload())
+        return {"objects": objects}, values.payload()
 
     def _object(self, found: Any, number: int, numbers: dict[int, int], pending: deque[Any]) -> dict[str, Any]:
         if isinstance(found, h5g.GroupID):

@@ -9,7 +9,7 @@ import json
 import struct
 from typing import Any
 
-__all__ = ["HEAD_BYTES", "Nonsense", "join", "lengths", "parse"]
+__all__ = ["HEAD_BYTES", "Nonsense", "begin", "lengths", "parse"]
 
 _HEAD = struct.Struct("<4sQQ")  # what it is, bytes of JSON, bytes behind it
 _MAGIC = b"h5f1"
@@ -20,10 +20,10 @@ class Nonsense(ValueError):
     """What arrived is no message, or says something that cannot be."""
 
 
-def join(content: dict[str, Any], payload: bytes = b"") -> bytes:
-    """A message, ready to be written."""
+def begin(content: dict[str, Any], payload_bytes: int = 0) -> bytes:
+    """A message but for the bytes behind it, which are written next: there may be too many of them for another copy."""
     text = json.dumps(content).encode()
-    return _HEAD.pack(_MAGIC, len(text), len(payload)) + text + payload
+    return _HEAD.pack(_MAGIC, len(text), payload_bytes) + text
 
 
 def lengths(head: bytes, limit: int) -> tuple[int, int]:

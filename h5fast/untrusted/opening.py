@@ -32,7 +32,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # What is told of a file may be this many times its size, and always this much: a group of a few bytes becomes some 100 of JSON.
 _TOLD_PER_BYTE = 32
 _TOLD_LEAST = 1 << 20
-_TOLD_MOST = 1 << 28
+_TOLD_MOST = 1 << 26
 # An entry of an index takes 32 bytes, and stands for a chunk of at least one.
 _INDEX_ENTRY_BYTES = 32
 
@@ -101,7 +101,8 @@ class UntrustedFile(OpenFile):
 
     def index(self, dataset_id: h5py.h5d.DatasetID, found: Layout) -> ChunkIndex:
         """Where the chunks of a chunked dataset lie, checked. Raises ``CorruptFileError``, without file and dataset, as of any file."""
-        most = _TOLD_LEAST + _INDEX_ENTRY_BYTES * self.source.size
+        grid = math.prod(-(-extent // size) for extent, size in zip(found.shape, found.chunk or ()))
+        most = _TOLD_LEAST + _INDEX_ENTRY_BYTES * min(grid, self.source.size)
         payload = self._ask({"ask": "index", "dataset": self._number(dataset_id)}, most)
         try:
             if len(payload) % _INDEX_ENTRY_BYTES:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from h5fast.errors import CorruptFileError, H5FastError, ReadError
-from h5fast.untrusted.messages import HEAD_BYTES, Nonsense, join, lengths, parse
+from h5fast.untrusted.messages import HEAD_BYTES, Nonsense, begin, lengths, parse
 
 __all__ = ["Limits", "Process"]
 
@@ -111,7 +111,7 @@ class Process:
                 raise CorruptFileError(self._failure)
             deadline = time.monotonic() + self._limits.seconds
             try:
-                self._send(join(question), deadline)
+                self._send(begin(question), deadline)
                 content, payload = self._receive(most, deadline, f"was asked for the {question['ask']}")
             except H5FastError:
                 raise

@@ -8,13 +8,14 @@ nothing is stored and the fill value is undefined. Links that lead elsewhere are
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 from collections.abc import Sequence
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5g, h5o, h5p, h5s, h5t, h5z
+from h5py import h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t, h5z
 
 from h5fast import _index
 from h5fast.errors import CorruptFileError, UnsupportedError
@@ -29,7 +30,6 @@ _SEPARATOR = "\x01"
 
 # libhdf5 reads these attributes of a dataset as types that it does not check.
 _OF_SCALES = frozenset(("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS"))
-_GROWTH = 1 << 20
 
 
 class Elsewhere(Exception):
@@ -47,22 +47,22 @@ def build(objects: Sequence[Object]) -> tuple[h5f.FileID, dict[int, int]]:
     Raises:
         Nonsense: libhdf5 cannot write such objects.
     """
+    # Closed before its bytes are taken: HDF5 1.14 cannot open the image of a file that is open.
+    memory = io.BytesIO()
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fapl_core(_GROWTH, False)
+    access.set_fileobj_driver(h5fd.fileobj_driver, memory)
     access.set_libver_bounds(h5f.LIBVER_LATEST, h5f.LIBVER_LATEST)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     first = objects[0]
     creation = h5p.create(h5p.FILE_CREATE)
     _set_order(creation, first)
     try:
-        file = h5f.create(b"h5fast-stand-in", h5f.ACC_TRUNC, creation, access)
+        file = h5f.create(repr(memory).encode(), h5f.ACC_TRUNC, creation, access)
         try:
             addresses = _fill(file, objects)
-            h5f.flush(file)
-            image = file.get_file_image()
         finally:
             file.close()
-        return h5f.open_file_image(image), addresses
+        return h5f.open_file_image(memory.getvalue()), addresses
     except (OSError, RuntimeError, TypeError, ValueError, KeyError, OverflowError) as error:
         raise Nonsense(f"objects of which no file can be made ({' '.join(str(error).split())})") from error
 
@@ -88,14 +88,15 @@ def refuse_elsewhere(group: h5py.Group, name: object, where: str) -> None:
         CorruptFileError: libhdf5 cannot open it.
     """
     path = os.fsdecode(name) if isinstance(name, (str, bytes)) else ""
-    place = group.file["/"] if path.startswith("/") else group
+    # h5py's own classes: those of h5fast end here when they find nothing.
+    place = h5py.Group((group.file if path.startswith("/") else group).id)
     for part in (one for one in path.split("/") if one not in ("", ".")):
-        found = elsewhere(h5py.Group.get(place, part, getlink=True))
+        found = elsewhere(place.get(part, getlink=True))
         if found is not None and found.broken:
             raise CorruptFileError(errno.EIO, f"{where}: {path!r}: {found}")
         if found is not None:
             raise UnsupportedError(f"{where}: {path!r}: {found}; if you trust the file, open it without untrusted=True")
-        place = h5py.Group.get(place, part)
+        place = place.get(part)
         if not isinstance(place, h5py.Group):
             return
 
