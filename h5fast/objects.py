@@ -101,7 +101,7 @@ class Group(h5py.Group):
         """Copy an object; see :meth:`h5py.Group.copy`. Raises ``UnsupportedError`` for one of an untrusted file."""
         for obj in (self, source):
             if isinstance(obj, h5py.HLObject) and registered(obj) is not None:
-                raise UnsupportedError("libhdf5 copies no objects of an untrusted file: read its datasets, and write what they hold")
+                raise UnsupportedError("libhdf5 copies no objects of an untrusted file: read its datasets and write what they hold")
         super().copy(source, dest, *args, **kwds)
 
     @property
@@ -138,7 +138,7 @@ class File(Group, h5py.File):
             options["rdcc_nbytes"] = options.pop("chunk_cache_mem_size")
         try:
             if untrusted:
-                identifier, behind = open_untrusted(*checked_options(name, *args, chunk_cache=chunk_cache, **options))
+                identifier, _held = open_untrusted(*checked_options(name, *args, chunk_cache=chunk_cache, **options))
                 super().__init__(identifier)
                 self._watched = watch(self)  # holds it
             elif chunk_cache is None:
@@ -279,7 +279,8 @@ class Dataset(h5py.Dataset):
             raise ValueError("copy=False: a dataset is read from its file, so memory allocation cannot be avoided")
         if reader_of(self).is_sealed:
             read = self.__getitem__((), dtype)
-            return np.array(read, self.dtype if dtype is None and self.dtype.kind == "S" else None)  # a scalar text is cut at its end
+            # A scalar text came without the zeros at its end.
+            return np.array(read, self.dtype if dtype is None and self.dtype.kind == "S" else None)
         array: np.ndarray[Any, Any] = super().__array__(dtype)  # h5py before 3.12 knows no `copy`
         return array
 

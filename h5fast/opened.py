@@ -15,7 +15,8 @@ from h5fast._gather import KeptPool, Source
 from h5fast._index import ChunkIndex, read_stored
 from h5fast.layout import Indirect, Layout
 
-__all__ = ["DEFAULT_KEPT_BYTES", "OpenFile", "Watch", "describe", "forget_limit", "hold", "index_of", "limit_of", "open_file", "register", "registered", "rest", "set_limit", "shelf_of", "watch"]
+__all__ = ["DEFAULT_KEPT_BYTES", "OpenFile", "Watch", "describe", "forget_limit", "hold", "index_of", "limit_of", "open_file",
+           "register", "registered", "rest", "set_limit", "shelf_of", "watch"]
 
 # HDF5's chunk cache since 2.0, for each dataset. Before it was 1 MiB, which holds no chunk of a usual size.
 DEFAULT_KEPT_BYTES = 8 << 20

@@ -118,7 +118,8 @@ def _source_from_open(opened: h5py.HLObject, name: str | None) -> Source:
 def require_untrusted(opened: h5py.HLObject, untrusted: bool) -> None:
     """Raises ``ValueError`` for an open file, or an object of it, that libhdf5 reads here, where that must not be."""
     if untrusted and opened and registered(opened) is None:
-        raise ValueError(f"{opened.file.filename} is open already, and was trusted: open it as File(path, untrusted=True), or pass its path")
+        raise ValueError(f"{opened.file.filename} is open already, and was trusted: open it as File(path, untrusted=True), "
+                         "or pass its path")
 
 
 def _checked_dataset(get: Callable[[str], Any], name: str, path: str) -> Any:

@@ -3,8 +3,8 @@
     python tests/conformance_table.py [--corpus DIR] [--others PYTHON] [--only TEXT] [--out docs/conformance.md]
 
 Each reader reads each file in a process of its own (read_by.py), one at a time, with a time limit; what it gives is compared
-with the hash of what h5py reads in the same way. How datasets are stored is told by the corpus' record of them. `--others` names an interpreter that has hidefix and pyfive. Files made
-to do harm are left out: untrusted_corpus.py reads these.
+with the hash of what h5py reads in the same way. How datasets are stored is told by the corpus' record of them. `--others` names
+an interpreter that has hidefix and pyfive. Files made to do harm are left out: untrusted_corpus.py reads these.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def datasets(corpus: Path, only: str) -> list[Asked]:
         for one in record["datasets"]:
             if "sha" in one:
                 layout = f"chunked, {INDEXES[one['index']]}" if "index" in one else one["layout"]
-                filters = " + ".join(FILTER_NAMES.get(entry[0], f"number {entry[0]}") for entry in one.get("filters", ())) or "none"
+                names = [FILTER_NAMES.get(entry[0], f"number {entry[0]}") for entry in one.get("filters", ())]
+                filters = " + ".join(names) or "none"
                 found.append(Asked(file, one["p"], layout, filters, CLASSES.get(one["tclass"], "others")))
     return found
 
@@ -112,8 +113,8 @@ def collected(results: list[tuple[Asked, str, str, str]], key: Callable[[Asked],
 def page(results: list[tuple[Asked, str, str, str]], readers: list[str], versions: str) -> str:
     """The document."""
     files = len({one.file for one, *_ in results})
-    parts = [("all", lambda _: "all"), ("layout", lambda one: one.layout), ("filters, in the order of writing", lambda one: one.filters),
-             ("type", lambda one: one.kind)]
+    parts = [("all", lambda _: "all"), ("layout", lambda one: one.layout),
+             ("filters, in the order of writing", lambda one: one.filters), ("type", lambda one: one.kind)]
     lines = [INTRODUCTION.format(files=f"{files:,}", versions=versions).strip()]
     for title, key in parts:
         lines += ["", *table(title, collected(results, key), readers)]

@@ -3,8 +3,8 @@
     python read_by.py READER < files.jsonl
 
 A line in is ``{"path": …, "names": […]}``, a line out ``[path, name, outcome, hash or reason]``, with "read", "refused" or "crashed".
-What ends a fork, or takes a minute, has crashed; the names behind it are read by another. READER is h5py, h5fast, hidefix or pyfive; only that and
-NumPy need to be installed. The forks come before any thread: a reader makes its threads when it first reads.
+What ends a fork, or takes a minute, has crashed; the names behind it are read by another. READER is h5py, h5fast, hidefix or
+pyfive; only that and NumPy need to be installed. The forks come before any thread: a reader makes its threads when it first reads.
 """
 
 from __future__ import annotations

@@ -40,8 +40,9 @@ def path(tmp_path: Path) -> Path:
         f["soft"], f["hard"], f["type"] = h5py.SoftLink("/zulu/table"), f["gzip"], np.dtype("f4")
         f["external"] = h5py.ExternalLink("other.h5", "/x")
         f["zulu/up"] = f["/"]
-        attributes = {"text": "héllo", "list": ["x", "y"], "big": np.arange(6, dtype=">i2").reshape(2, 3), "nothing": np.bytes_(b""),
-                      "true": True, "void": h5py.Empty("S3"), "real": 1.5, "enum": np.array([0, 1], h5py.enum_dtype({"a": 0, "b": 1}))}
+        attributes = {"text": "héllo", "list": ["x", "y"], "big": np.arange(6, dtype=">i2").reshape(2, 3), "true": True,
+                      "nothing": np.bytes_(b""), "void": h5py.Empty("S3"), "real": 1.5,
+                      "enum": np.array([0, 1], h5py.enum_dtype({"a": 0, "b": 1}))}
         for where in (f, f["zulu"], f["gzip"]):
             for name, value in attributes.items():
                 where.attrs[name] = value
@@ -60,7 +61,8 @@ def file(path: Path) -> Iterator[h5fast.File]:
         yield opened
 
 
-READABLE = ("zulu/table", "gzip", "lzf", "sparse", "compound", "bool", "scalar", "fixed", "short", "soft", "hard", "zulu/up/lzf", "compact")
+READABLE = ("zulu/table", "gzip", "lzf", "sparse", "compound", "bool", "scalar", "fixed", "short", "soft", "hard", "zulu/up/lzf",
+            "compact")
 
 
 def test_objects_are_described_as_h5py_describes_them(path: Path, file: h5fast.File) -> None:
@@ -174,8 +176,8 @@ def test_sources_elsewhere_and_foreign_filters_are_refused(tmp_path: Path, filte
             f.create_dataset("d", data=TABLE, chunks=(10, 6), scaleoffset=0)
     with h5fast.File(path, untrusted=True) as file:
         np.testing.assert_array_equal(file["plain"][...], TABLE)
-        with pytest.raises(h5fast.UnsupportedError, match={"virtual": "it is virtual", "external": "external storage", "zstd": "zstd",
-                                                           "scaleoffset": "scale-offset"}[filter_name]):
+        reason = {"virtual": "it is virtual", "external": "external storage", "zstd": "zstd", "scaleoffset": "scale-offset"}
+        with pytest.raises(h5fast.UnsupportedError, match=reason[filter_name]):
             file["d"][...]
 
 
@@ -303,7 +305,8 @@ def test_changed_file_is_noticed(path: Path, file: h5fast.File) -> None:
 
 
 @pytest.mark.parametrize(("options", "error"), [
-    ({"mode": "r+"}, "mode 'r\\+'"), ({"driver": "core"}, "driver"), ({"swmr": True}, "swmr"), ({"chunk_cache": "auto"}, "rdcc_nbytes"),
+    ({"mode": "r+"}, "mode 'r\\+'"), ({"driver": "core"}, "driver"), ({"swmr": True}, "swmr"),
+    ({"chunk_cache": "auto"}, "rdcc_nbytes"),
 ])
 def test_options_without_a_meaning_are_named(path: Path, options: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match=error):

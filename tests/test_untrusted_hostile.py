@@ -33,11 +33,13 @@ def _contiguous(path: Path) -> None:
 
 
 def _gzip(path: Path) -> None:
-    files.write(path, files.content((40, 6), "f4"), chunks=(7, 6), pipeline=files.PIPELINES["shuffle+gzip+fletcher32"], libver="earliest")
+    pipeline = files.PIPELINES["shuffle+gzip+fletcher32"]
+    files.write(path, files.content((40, 6), "f4"), chunks=(7, 6), pipeline=pipeline, libver="earliest")
 
 
 def _lzf(path: Path) -> None:
-    files.write(path, files.content((40, 6), "i2"), chunks=(7, 4), pipeline=files.PIPELINES["lzf"], libver="latest", maxshape=(40, None))
+    data = files.content((40, 6), "i2")
+    files.write(path, data, chunks=(7, 4), pipeline=files.PIPELINES["lzf"], libver="latest", maxshape=(40, None))
 
 
 def _many(path: Path) -> None:
@@ -62,7 +64,8 @@ def mutants(original: bytes, seed: str) -> list[bytes]:
             # Headers and trees make up the start of such small files.
             place = chosen.randrange(min(len(changed), 2048) if chosen.random() < 0.7 else len(changed))
             if number % 5 == 0:
-                changed[place : place + 8] = chosen.choice((b"\xff" * 8, bytes(8), (1 << 63).to_bytes(8, "little"), b"\x01" + bytes(7)))
+                extremes = (b"\xff" * 8, bytes(8), (1 << 63).to_bytes(8, "little"), b"\x01" + bytes(7))
+                changed[place : place + 8] = chosen.choice(extremes)
             elif number % 5 == 1:
                 other = chosen.randrange(len(changed))
                 changed[place : place + 16] = changed[other : other + 16]
@@ -196,8 +199,8 @@ def test_corpus_of_hostile_files(tmp_path: Path) -> None:
     corpus, reason = conformance.find_corpus(REPOSITORY)
     if corpus is None:
         pytest.skip(reason)
-    command = [sys.executable, str(REPOSITORY / "tests" / "untrusted_corpus.py"), "--corpus", str(corpus), "--every", "20", "--out",
-               str(tmp_path / "report.json")]
+    command = [sys.executable, str(REPOSITORY / "tests" / "untrusted_corpus.py"), "--corpus", str(corpus), "--every", "20",
+               "--out", str(tmp_path / "report.json")]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     report = json.loads((tmp_path / "report.json").read_text())

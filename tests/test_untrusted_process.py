@@ -18,6 +18,7 @@ import h5py
 import hdf5_files as files
 import numpy as np
 import pytest
+from amount import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -66,7 +67,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     ("say({'objects': []})", "it has no root group that can be read"),
     ("say({'error': 'bad\\x1b[31m\\n luck'})", r"f.h5: bad\[31m luck"),
 ], ids=lambda value: value[:30] if " " in value else value)
-def test_a_process_that_fails_or_lies(monkeypatch: pytest.MonkeyPatch, impatient: None, path: Path, script: str, reason: str) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_process_that_fails_or_lies(monkeypatch: pytest.MonkeyPatch, path: Path, script: str, reason: str) -> None:
     monkeypatch.setattr(process, "_START", READY + script)
     began = time.monotonic()
     with pytest.raises(h5fast.CorruptFileError, match=reason) as caught:
@@ -118,7 +120,8 @@ def test_limits_of_the_process(path: Path) -> None:
 def test_processor_time_and_memory_run_out(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     spend = process._START.replace("main(*arguments)", "from h5fast.untrusted import child\n"
                                    "child._File._tree = lambda self: spend()\nmain(*arguments)\n")
-    monkeypatch.setattr(process.Limits, "given", classmethod(lambda _: process.Limits(seconds=20.0, cpu_seconds=1, memory=64 << 20)))
+    limits = process.Limits(seconds=20.0, cpu_seconds=1, memory=64 << 20)
+    monkeypatch.setattr(process.Limits, "given", classmethod(lambda _: limits))
     monkeypatch.setattr(process, "_START", "def spend():\n    while True: pass\n" + spend)
     with pytest.raises(h5fast.CorruptFileError, match="it had used 1 s of processor time"):
         h5fast.File(path, untrusted=True)
@@ -155,14 +158,16 @@ def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch, path: Path)
 CLAIMED: dict[str, Any] = {
     "objects": [
         {"kind": "group", "links": [["a", "hard", 1], ["s", "soft", "/a"], ["x", "external", "o.h5", "/y"]], "by_creation": False,
-         "ordered": False, "attributes": [{"name": "n", "dtype": {"kind": "i", "size": 4, "big": False}, "shape": [2], "bytes": [0, 8]},
+         "ordered": False, "attributes": [{"name": "n", "dtype": {"kind": "i", "size": 4, "big": False}, "shape": [2],
+                                           "bytes": [0, 8]},
                                           {"name": "t", "dtype": {"kind": "text", "utf8": True, "length": None}, "shape": [],
                                            "texts": ["x"]}]},
         {"kind": "dataset", "dtype": {"kind": "compound", "size": 8, "fields": [["f", {"kind": "f", "size": 4, "big": True}, 0],
                                                                                 ["e", {"kind": "u", "size": 1, "big": False,
                                                                                        "members": [["a", 0], ["b", 1]]}, 4]]},
          "shape": [20, 3], "maxshape": [None, 3], "chunk": [5, 3], "filters": [[2, [8], "shuffle"], [1, [6], "gzip"]],
-         "layout": "chunked", "raw_edges": False, "fill": "", "leaves_gaps": False, "address": None, "ordered": False, "attributes": []},
+         "layout": "chunked", "raw_edges": False, "fill": "", "leaves_gaps": False, "address": None, "ordered": False,
+         "attributes": []},
         {"kind": "type", "dtype": {"kind": "array", "base": {"kind": "b"}, "shape": [2]}, "attributes": [], "ordered": False},
         {"kind": "broken", "reason": "no"},
     ],
@@ -176,12 +181,14 @@ def _places(told: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 PLACES = [place for place in _places(CLAIMED) if place]
 LIES = st.one_of(
-    st.sampled_from([None, True, -1, 0, 1, 2**31, 2**32, 2**63, 2**64, 10**30, 1.5, "", "/", "..", "a\0b", "\ud800", [], {}, [[]], "f" * 400]),
-    st.integers(), st.text(max_size=5), st.recursive(st.integers() | st.none(), lambda inner: st.lists(inner, max_size=3), max_leaves=5),
+    st.sampled_from([None, True, -1, 0, 1, 2**31, 2**32, 2**63, 2**64, 10**30, 1.5, "", "/", "..", "a\0b", "\ud800", [], {}, [[]],
+                     "f" * 400]),
+    st.integers(), st.text(max_size=5),
+    st.recursive(st.integers() | st.none(), lambda inner: st.lists(inner, max_size=3), max_leaves=5),
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(PLACES), LIES | st.sampled_from(["delete", "twice"])), min_size=1, max_size=3))
 def test_every_claim_is_checked(lies: list[tuple[tuple[Any, ...], Any]]) -> None:
     """Whatever stands wherever: objects that can be built, or ``Nonsense``; never another error, never memory without bounds."""

@@ -2,8 +2,9 @@
 
     python tests/untrusted_corpus.py [--corpus DIR] [--only TEXT] [--every N] [--hostile] [--out report.json]
 
-h5py's answers come from the corpus (h5py_truth.jsonl), so that no libhdf5 but that of the limited process meets hostile files: this
-process must survive all of them. Of the others, h5py is asked again where the record, which another h5py made, says something else. Exit status 0 where every file ends in an exception or in h5py's data, within 10 seconds.
+h5py's answers come from the corpus (h5py_truth.jsonl), so that no libhdf5 but that of the limited process meets hostile files:
+this process must survive all of them. Of the others, h5py is asked again where the record, which another h5py made, says something
+else. Exit status 0 where every file ends in an exception or in h5py's data, within 10 seconds.
 """
 
 from __future__ import annotations

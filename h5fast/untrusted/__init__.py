@@ -3,7 +3,7 @@
 Layers, each of which imports only what stands below it::
 
     opening             open_untrusted()                a path becomes a file object's identifier and what reads behind it
-    standin             build()                         a file in memory with the same objects, written here, for h5py to describe
+    standin             build()                         a file in memory with the same objects, for h5py to describe
     claims              Claims                          what the process said of the file, checked field by field
     process             Process                         starts it, asks it, notices how it died
     child               main()                          what runs there: libhdf5, limits, answers

@@ -1,7 +1,8 @@
 """The process that parses a file nobody vouches for: it opens the file with libhdf5, under limits, and answers questions.
 
 Started by :mod:`process` as an interpreter of its own. It may crash, hang or lie; it is asked again by nobody once it did. It
-reads what describes the data, never the data, and loads no plugin. ``HDF5_PLUGIN_PRELOAD`` is ``::`` here, which switches them off.
+reads what describes the data, never the data, and loads no plugin: ``HDF5_PLUGIN_PRELOAD`` is ``::`` here, which switches them
+off.
 """
 
 from __future__ import annotations

@@ -173,7 +173,8 @@ def _dataset(told: dict[str, Any], attributes: tuple[Attribute, ...], dtype: np.
         if dtype is not None and dtype.itemsize * math.prod(max(extent, 1) for extent in shape) > _MAX_EXTENT:
             reason = f"it has more than {_MAX_EXTENT} bytes"
         if reason is None:
-            layout = _layout(told, shape, maxshape, dtype, tuple((number, options) for number, options, _ in filters), file_size)
+            pipeline = tuple((number, options) for number, options, _ in filters)
+            layout = _layout(told, shape, maxshape, dtype, pipeline, file_size)
     except Nonsense as error:
         fault = str(error)
     return Object("dataset", attributes, dtype=dtype, shape=shape, maxshape=maxshape, layout=layout, reason=reason, fault=fault)

@@ -100,7 +100,7 @@ class UntrustedFile(OpenFile):
         return ("not read", None, 0) if told.fault is None and told.layout is None else super().storage(dataset)
 
     def index(self, dataset_id: h5py.h5d.DatasetID, found: Layout) -> ChunkIndex:
-        """Where the chunks of a chunked dataset lie, checked. Raises ``CorruptFileError``, without file and dataset, as of any file."""
+        """Where the chunks of a chunked dataset lie, checked. Raises ``CorruptFileError``, which names no file, as of any file."""
         grid = math.prod(-(-extent // size) for extent, size in zip(found.shape, found.chunk or ()))
         most = _TOLD_LEAST + _INDEX_ENTRY_BYTES * min(grid, self.source.size)
         payload = self._ask({"ask": "index", "dataset": self._number(dataset_id)}, most)
@@ -124,7 +124,8 @@ class UntrustedFile(OpenFile):
         except CorruptFileError as error:
             raise self._placed(error) from None
         if len(payload) != found.dtype.itemsize * math.prod(found.shape):
-            raise CorruptFileError(errno.EIO, f"{self.path}: {h5py.h5i.get_name(dataset_id)!r} has {len(payload)} bytes of compact data")
+            name = h5py.h5i.get_name(dataset_id)
+            raise CorruptFileError(errno.EIO, f"{self.path}: {name!r} has {len(payload)} bytes of compact data")
         return np.ndarray(found.shape, found.dtype, payload)
 
     def close_opened(self) -> None:

@@ -1,8 +1,8 @@
 """A file in memory with the groups, datasets and attributes of another, and none of its data, for h5py to describe.
 
 It is written here, from what was checked, so that libhdf5 in this process parses nothing that a stranger wrote. Names, shapes,
-types, chunks, filters and attributes are read from it as from any file. Elements are not there: libhdf5 refuses to read them, since
-nothing is stored and the fill value is undefined. Links that lead elsewhere are soft links to a name that says so.
+types, chunks, filters and attributes are read from it as from any file. Elements are not there: libhdf5 refuses to read them,
+since nothing is stored and the fill value is undefined. Links that lead elsewhere are soft links to a name that says so.
 """
 
 from __future__ import annotations
