@@ -23,7 +23,7 @@ import conformance
 from h5fast._storage import FILTER_NAMES
 
 TESTS = Path(__file__).resolve().parent
-CLASSES = {0: "integers", 1: "floats", 3: "fixed-length texts", 4: "bit fields", 5: "opaque", 6: "compound", 7: "references",
+CLASSES = {0: "integers", 1: "floats", 3: "texts", 4: "bit fields", 5: "opaque", 6: "compound", 7: "references",
            8: "enumerations", 9: "variable length", 10: "arrays", 11: "complex"}
 INDEXES = {"btree1": "B-tree, version 1", "btree2": "B-tree, version 2", "fixed_array": "fixed array", "single": "single chunk",
            "extensible_array": "extensible array", "none/implicit": "implicit index"}
@@ -128,12 +128,13 @@ INTRODUCTION = """
 # Conformance
 
 Every dataset of a corpus of {files} HDF5 files made by others (the test files of HDF5, netCDF, pyfive, jhdf, h5py, hdf5plugin and
-others; AnnData, Keras weights, NWB, tomography, MATLAB, PyTables …) that h5py reads as numbers, fixed-length texts, or compounds of them.
-Each is read whole and its bytes compared with h5py's. Text and lists of variable length and references have no bytes to compare and are left out
-here; `tests/conformance.py` compares these, and random gathers and slices of everything, element by element.
+others; AnnData, Keras weights, NWB, tomography, MATLAB, PyTables …) that h5py reads as numbers, texts of fixed length or
+single ones, or compounds of them. Each is read whole and its bytes compared with h5py's. Arrays of text, lists of variable length and references
+have no bytes to compare and are left out here; `tests/conformance.py` compares these, and random gathers and slices of everything,
+element by element.
 
 Counts are *equal / refused / wrong / crashed*: the bytes of h5py; an exception; other bytes without an exception; the end of the process, or a
-minute. "Direct" is the share that h5fast's own threads read; the rest it reads through h5py. Made by `tests/conformance_table.py` with
+minute. A reader that refuses a file refuses all of its datasets. "Direct" is the share that h5fast's own threads read; the rest it reads through h5py. Made by `tests/conformance_table.py` with
 {versions}.
 
 The ordinary tests read a small corpus of their own in the same way (`tests/make_corpus.py`, `tests/test_own_corpus.py`); `H5FAST_CORPUS`
