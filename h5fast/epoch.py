@@ -17,6 +17,9 @@ from h5fast.pipeline import Pipeline
 
 __all__ = ["Begun", "Costing", "Epoch", "Run", "no_stats"]
 
+# Seconds after which whoever waits for its turn sees whether it waits for itself.
+_LOOK_UP = 0.05
+
 
 def no_stats() -> dict[str, Any]:
     """The statistics of an epoch that did not begin."""
@@ -129,10 +132,10 @@ class Epoch:
         return self
 
     def __next__(self) -> Any:
-        begun = self._begun
-        if begun is not None and threading.current_thread() is begun.pipeline.worker:
-            raise RuntimeError("a transform or allocator of a loader asked for the batch that it is to make")
-        with self._taking:
+        self._refuse_itself()
+        while not self._taking.acquire(timeout=_LOOK_UP):
+            self._refuse_itself()  # the thread that makes the first batch may be here before it is known
+        try:
             if self._is_closed:
                 raise StopIteration
             try:
@@ -140,6 +143,13 @@ class Epoch:
             except BaseException:  # without waiting: the thread may be in a function of the user's that takes its time
                 self._end()
                 raise
+        finally:
+            self._taking.release()
+
+    def _refuse_itself(self) -> None:
+        begun = self._begun
+        if begun is not None and threading.current_thread() is begun.pipeline.worker:
+            raise RuntimeError("a transform or allocator of a loader asked for the batch that it is to make")
 
     def _next(self, begun: Begun) -> Any:
         while True:

@@ -23,6 +23,7 @@ from loader_files import ROWS, Shards, shards  # noqa: F401  # a fixture, used b
 
 import h5fast
 from h5fast import Field, Loader
+from h5fast.epoch import Epoch
 from h5fast.pipeline import Worker
 
 
@@ -557,6 +558,20 @@ def test_a_transform_that_asks_for_its_own_batch(shards: Shards) -> None:  # noq
     batches: Any = None
     loader = Loader(shards.first, "label", 64, transform=lambda batch: next(batches))
     batches = iter(loader)
+    with pytest.raises(RuntimeError, match="asked for the batch that it is to make"):
+        next(batches)
+
+
+def test_a_transform_that_asks_before_its_thread_is_known(shards: Shards) -> None:  # noqa: F811
+    batches: Any = None
+    loader = Loader(shards.first, "label", 64, transform=lambda batch: next(batches))
+
+    def begin() -> Any:
+        begun = loader._begin()
+        time.sleep(0.3)
+        return begun
+
+    batches = Epoch(begin)
     with pytest.raises(RuntimeError, match="asked for the batch that it is to make"):
         next(batches)
 
