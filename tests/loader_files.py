@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import hdf5_files as files
 import numpy as np
 import pytest
 
@@ -43,3 +44,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
             file.create_dataset("weight", data=weight[rows])
             file["text"] = [f"row {number}" for number in label[rows]]
     return found
+
+
+def write_numbered(path: Path, rows: int = 1000, chunk: int = 50) -> np.ndarray:
+    """Chunks of gzip and lzf, and the numbers of the rows."""
+    data = files.content((rows, 6), "i8")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=data, chunks=(chunk, 6), compression="gzip")
+        file["row"] = np.arange(rows)
+        file.create_dataset("twin", data=data[:, :2], chunks=(80, 2), compression="lzf", fletcher32=True)
+    return data

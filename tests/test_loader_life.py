@@ -19,10 +19,10 @@ import h5py
 import hdf5_files as files
 import numpy as np
 import pytest
-from loader_files import ROWS, Shards, shards  # noqa: F401  # a fixture, used by name
+from loader_files import ROWS, Shards, shards, write_numbered  # noqa: F401  # a fixture, used by name
 
 import h5fast
-from h5fast import Field, Loader
+from h5fast import Loader
 from h5fast.epoch import Epoch
 from h5fast.pipeline import Worker
 
@@ -273,107 +273,6 @@ def test_exceptions_of_a_field_read_in_python_arrive(shards: Shards) -> None:  #
         next(iter(Loader({"a": matrix}, batch_size=5)))
 
 
-# --- damaged, truncated and rewritten files ---------------------------------------------------------------------------------
-
-
-def write(path: Path, rows: int = 1000, chunk: int = 50) -> np.ndarray:
-    data = files.content((rows, 6), "i8")
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=data, chunks=(chunk, 6), compression="gzip")
-        file["row"] = np.arange(rows)
-        file.create_dataset("twin", data=data[:, :2], chunks=(80, 2), compression="lzf", fletcher32=True)
-    return data
-
-
-def damage(path: Path, chunk: int, name: str = "x") -> None:
-    info = files.stored_chunks(path, name)[chunk]
-    files.patch_bytes(path, info.byte_offset + 2, b"\xff" * 8)
-
-
-MEMORIES = ["35 kB", "60 kB", "1 MB"]
-
-
-@pytest.mark.parametrize("memory", MEMORIES)
-def test_a_corrupt_chunk_is_raised_at_the_batch_that_needs_it(tmp_path: Path, memory: str) -> None:
-    data = write(tmp_path / "a.h5")
-    damage(tmp_path / "a.h5", 12)
-    loader = Loader(tmp_path / "a.h5", ("x", "row"), 30, shuffle=False, memory=memory)
-    seen = 0
-    with pytest.raises(h5fast.CorruptChunkError, match=r"a\.h5.*/x.*chunk at \(600, 0\)"):
-        for x, row in loader:
-            np.testing.assert_array_equal(x, data[row])
-            seen += len(row)
-    assert seen == 600
-    assert loader.state_dict()["taken"] == 600
-    assert Loader(tmp_path / "a.h5", "row", 30).stats()["rows"] == 0
-
-
-@pytest.mark.parametrize("shuffle", ["exact", "block", "batches", False])
-@pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("reuse", [False, True])
-def test_rows_of_corrupt_chunks_are_skipped(tmp_path: Path, shuffle: Any, memory: str, reuse: bool) -> None:
-    data = write(tmp_path / "a.h5")
-    for chunk in (0, 12, 13):
-        damage(tmp_path / "a.h5", chunk)
-    damage(tmp_path / "a.h5", 5, "twin")
-    gone = {*range(50), *range(600, 700), *range(400, 480)}
-    fields = {"x": Field("x", dtype="f4"), "row": "row", "twin": "twin", "cut": Field("x", crop=(2,), dtype="f8")}
-    loader = Loader(tmp_path / "a.h5", fields, 25, shuffle=shuffle, memory=memory, on_error="skip", reuse_buffers=reuse)
-    for _ in range(3):
-        seen: list[int] = []
-        for batch in loader:
-            rows = batch["row"]
-            assert 0 < len(rows) <= 25 and {len(value) for value in batch.values()} == {len(rows)}
-            np.testing.assert_array_equal(batch["x"], data[rows].astype("f4"))
-            np.testing.assert_array_equal(batch["twin"], data[rows, :2])
-            np.testing.assert_array_equal(batch["cut"], data[rows, 2:4].astype("f8"))
-            seen += rows.tolist()
-        assert sorted(seen) == sorted(set(range(1000)) - gone)
-        stats = loader.stats()
-        assert (stats["rows"], stats["dropped"]) == (1000 - len(gone), len(gone))
-
-
-def test_batches_of_which_no_row_is_left_are_not_handed_out(tmp_path: Path) -> None:
-    """A transform got arrays of no rows; and the state stays right across them."""
-    data = write(tmp_path / "a.h5")
-    for chunk in range(4, 8):
-        damage(tmp_path / "a.h5", chunk)
-    options: dict[str, Any] = {"batch_size": 25, "shuffle": False, "on_error": "skip"}
-    loader = Loader(tmp_path / "a.h5", ("x", "row"), transform=lambda batch: (batch[0].max(), batch[1]), **options)
-    states = []
-    for largest, row in loader:
-        assert largest == data[row].max()
-        states.append((row[0], loader.state_dict()))
-    assert len(states) == 32 and loader.stats()["batches"] == 32 and loader.stats()["dropped"] == 200
-    for (_, state), (following, _) in zip(states, states[1:]):
-        resumed = Loader(tmp_path / "a.h5", ("x", "row"), **options)
-        resumed.load_state_dict(state)
-        assert next(iter(resumed))[1][0] == following
-
-
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
-@pytest.mark.parametrize("change", ["truncated", "rewritten"])
-@pytest.mark.parametrize("name", ["x", "row"])
-def test_a_file_that_changes_is_a_read_error(tmp_path: Path, change: str, on_error: str, name: str) -> None:
-    """What is decoded of a file that was rewritten is garbage: rows of it were skipped, or called damaged."""
-    path = tmp_path / "a.h5"
-    write(path)
-    loader = Loader(path, name, 10, shuffle=False, on_error=on_error, memory="1 MB", prefetch=1)
-    batches = iter(loader)
-    next(batches)
-    size = os.path.getsize(path)
-    if change == "truncated":
-        os.truncate(path, size // 20)
-    else:
-        with open(path, "r+b") as file:
-            file.seek(size // 20)
-            file.write(b"\xa5" * (size - size // 20))
-        os.utime(path, ns=(1, 1))
-    with pytest.raises(h5fast.ReadError, match=r"a\.h5"):
-        for _ in batches:
-            pass
-
-
 # --- processes --------------------------------------------------------------------------------------------------------------
 
 WAITING = """
@@ -394,7 +293,7 @@ WAITING = """
 
 @pytest.mark.parametrize("kind", ["transform", "engine"])
 def test_ctrl_c_ends_at_once(tmp_path: Path, kind: str) -> None:
-    write(tmp_path / "a.h5", 20000, 1000)
+    write_numbered(tmp_path / "a.h5", 20000, 1000)
     child = files.start_python(WAITING, tmp_path / "a.h5", kind)
     assert child.stdout is not None and child.stdout.readline() == "ready\n"
     time.sleep(0.3)
@@ -476,81 +375,10 @@ LEAVING = """
 
 @pytest.mark.parametrize("kind", ["quick", "slow", "none"])
 def test_the_interpreter_ends_with_a_live_iterator(tmp_path: Path, kind: str) -> None:
-    write(tmp_path / "a.h5", 20000, 1000)
+    write_numbered(tmp_path / "a.h5", 20000, 1000)
     since = time.monotonic()
     done = files.run_python(LEAVING, kind, tmp_path / "a.h5", timeout=30)
     assert done.stdout == "leaving\n" and done.stderr == "" and time.monotonic() - since < 15
-
-
-# --- states -----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_state_follows_what_was_set_last(shards: Shards) -> None:  # noqa: F811
-    """A state that was loaded, or an epoch that was set, was forgotten for that of an iteration that was given up."""
-    loader = Loader(shards.first, "label", 64)
-    batches = iter(loader)
-    next(batches)
-    state = loader.state_dict()
-    assert (state["epoch"], state["taken"]) == (0, 64)
-    loader.set_epoch(5)
-    assert (loader.state_dict()["epoch"], loader.state_dict()["taken"]) == (5, 0)
-    loader.load_state_dict(state)
-    assert loader.state_dict() == state and len(loader) == -(-ROWS // 64)
-    assert sum(len(label) for label in loader) == ROWS - 64
-    assert loader.state_dict()["epoch"] == 1 and loader.state_dict()["taken"] == 0
-
-
-def test_what_is_kept_is_put_in_order_for_another_order_of_blocks(shards: Shards) -> None:  # noqa: F811
-    """Rows are kept under the positions of an order, and how many blocks are mixed is part of it."""
-    few = Loader(shards.first, ("image", "label"), 50, shuffle="block", memory="100 kB")
-    state = few.state_dict()
-    loader = Loader(shards.first, ("image", "label"), 50, shuffle="block", memory="175 kB", threads=1)
-    for _ in loader:
-        pass
-    loader.load_state_dict({**state, "epoch": 1})
-    for image, label in loader:
-        np.testing.assert_array_equal(image, shards.image[label])
-
-
-@pytest.mark.parametrize("change", [{"window": 0}, {"epoch": -1}, {"taken": -64}, {"taken": None}, {"window": "3"}])
-def test_a_state_that_makes_no_sense_is_refused(shards: Shards, change: dict[str, Any]) -> None:  # noqa: F811
-    """A window of no blocks divided by zero, in C."""
-    loader = Loader(shards.first, "label", 64, shuffle="block")
-    with pytest.raises((TypeError, ValueError), match=next(iter(change))):
-        loader.load_state_dict({**loader.state_dict(), **change})
-
-
-@pytest.mark.parametrize("options", [{"rows": [[3, 1, 2, 0], [0, 1, 2, 3]]}, {"weights": [np.ones(ROWS), np.arange(ROWS)]}])
-def test_a_state_tells_apart_what_the_order_depends_on(shards: Shards, options: dict[str, Any]) -> None:  # noqa: F811
-    [(name, (one, other))] = options.items()
-    state = Loader(shards.first, "label", 2, **{name: one}).state_dict()
-    Loader(shards.first, "label", 2, **{name: one}).load_state_dict(state)
-    with pytest.raises(ValueError, match="belongs to another loader"):
-        Loader(shards.first, "label", 2, **{name: other}).load_state_dict(state)
-
-
-# --- odd arguments ------------------------------------------------------------------------------------------------------------
-
-
-def test_numbers_of_numpy_are_numbers(shards: Shards) -> None:  # noqa: F811
-    plain = Loader(shards.first, "label", 64, seed=3, memory=10**6, shard=(1, 2))
-    strange = Loader(shards.first, "label", np.int16(64), seed=np.int64(3), memory=np.float64(1e6), prefetch=np.uint8(2),
-                     shard=np.array([1, 2]), drop_last=np.bool_(False), shuffle=np.bool_(True), threads=np.int8(1))
-    assert [label.tolist() for label in plain] == [label.tolist() for label in strange]
-    assert strange.state_dict() == plain.state_dict()
-
-
-@pytest.mark.parametrize("seed", [None, "text", b"bytes", (1, "a"), 1.5, -7, 10**30, np.float32(2.5)])
-def test_seeds_of_any_kind(shards: Shards, seed: Any) -> None:  # noqa: F811
-    orders = [[row for label in Loader(shards.first, "label", 64, seed=seed) for row in label] for _ in range(2)]
-    assert orders[0] == orders[1] != [row for label in Loader(shards.first, "label", 64, seed="other") for row in label]
-
-
-@pytest.mark.parametrize("seed", [object(), np.random.default_rng(0), {1, 2}, np.arange(5000), (1, [object()])], ids=repr)
-def test_a_seed_that_may_be_written_otherwise_is_refused(shards: Shards, seed: Any) -> None:  # noqa: F811
-    """Generators are written as their addresses, sets in any order, long arrays in part: two processes had two orders."""
-    with pytest.raises(TypeError, match="a seed is a number, a text, None"):
-        Loader(shards.first, "label", 64, seed=seed)
 
 
 def test_a_transform_that_asks_for_its_own_batch(shards: Shards) -> None:  # noqa: F811
@@ -574,40 +402,6 @@ def test_a_transform_that_asks_before_its_thread_is_known(shards: Shards) -> Non
     batches = Epoch(begin)
     with pytest.raises(RuntimeError, match="asked for the batch that it is to make"):
         next(batches)
-
-
-@pytest.mark.parametrize("weights", [np.full(ROWS, 5e-324), np.append(np.zeros(ROWS - 1), 1e-310), np.full(ROWS, 1e300)])
-def test_weights_near_the_ends_of_the_numbers(shards: Shards, weights: np.ndarray) -> None:  # noqa: F811
-    """A sum too small to be multiplied drew a row behind the last."""
-    rows = np.concatenate(list(Loader(shards.first, "label", 64, weights=weights)))
-    assert rows.max() < ROWS and (weights[rows] > 0).all()
-
-
-def test_weights_that_cannot_be_added_up(shards: Shards) -> None:  # noqa: F811
-    with pytest.raises(ValueError, match="too large to be added up"):
-        Loader(shards.first, "label", 64, weights=np.full(ROWS, 1e307))
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_weights_with_rows_and_processes(shards: Shards, world: int, drop_last: bool) -> None:  # noqa: F811
-    rows = np.arange(0, ROWS, 3)
-    weights = np.where(rows % 2 == 0, 1.0, 0.0)
-    loaders = [Loader(shards.first, "label", 30, rows=rows, weights=weights, shard=(rank, world), drop_last=drop_last)
-               for rank in range(world)]
-    taken = [[label.tolist() for label in loader] for loader in loaders]
-    assert {len(batches) for batches in taken} == {len(loader) for loader in loaders} == {len(loaders[0])}
-    assert set(np.concatenate([np.concatenate(batches) for batches in taken])) <= set(rows[weights > 0])
-    by_row = np.where(np.arange(ROWS) % 2 == 0, 1.0, 0.0)
-    again = Loader(shards.first, "label", 30, rows=rows, weights=by_row, shard=(0, world), drop_last=drop_last)
-    assert [label.tolist() for label in again] == taken[0]
-
-
-@pytest.mark.parametrize("rows", [[0.5, 1.5], ["a"], np.ones(3, bool), np.zeros((2, 2), int), [None]])
-def test_rows_that_are_none(shards: Shards, rows: Any) -> None:  # noqa: F811
-    """Fractions were cut off."""
-    with pytest.raises((IndexError, TypeError)):
-        Loader(shards.first, "label", 1, rows=rows)
 
 
 def test_a_loader_that_outlives_the_modules_closes_its_files(shards: Shards) -> None:  # noqa: F811
