@@ -19,6 +19,8 @@ help:
 	@echo 'make test   run the tests; those of frameworks that are not installed are skipped'
 	@echo 'make test-all   run the tests of all frameworks and the examples, in $(VENV_ALL) (3 GB, 10 minutes)'
 	@echo 'make check  the wider checks: C tests under sanitizers, h5py'"'"'s own tests through h5fast (10 minutes)'
+	@echo 'make asan   the tests, with C built anew under AddressSanitizer and UndefinedBehaviorSanitizer (an hour)'
+	@echo 'make fuzz   build the fuzz targets, with clang; tests/c/keep_corpus.py keeps what they find'
 	@echo 'make bench  measure (20 minutes, 2.2 GB in benchmarks/data/ or $$H5FAST_BENCH_DATA)'
 	@echo 'make clean  remove what these made, the virtual environments included'
 	@echo
@@ -59,7 +61,7 @@ asan: $(VENV)/installed-test
 	@echo '== running the tests of everything that runs C'
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONPATH=$(CURDIR)/$(ASAN) \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		$(VENV)/bin/pytest --timeout 900 -p no:cacheprovider -m 'not unsanitized'
+		$(VENV)/bin/pytest --timeout 900 -p no:cacheprovider --ignore tests/frameworks --ignore tests/test_structure.py --ignore tests/test_decoders_c.py
 
 valgrind:
 	@$(MAKE) --no-print-directory -C tests/c valgrind
