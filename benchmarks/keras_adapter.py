@@ -74,9 +74,9 @@ def make_sequence(path: Path) -> HDF5Sequence:
 
 def shuffled_epoch(sequence: HDF5Sequence) -> int:
     """The rows of an epoch, taken as fit takes them."""
-    indices = list(range(len(sequence)))
-    random.shuffle(indices)
     sequence.on_epoch_begin()
+    indices = list(range(sequence.num_batches))
+    random.shuffle(indices)
     rows = sum(len(sequence[index][1]) for index in indices)
     sequence.on_epoch_end()
     return rows
@@ -87,7 +87,7 @@ def check(path: Path) -> None:
         data, label = file["data"][...], file["label"][...]
     sequence = make_sequence(path)
     sequence.on_epoch_begin()
-    indices = np.random.default_rng(0).permutation(len(sequence)).tolist()
+    indices = np.random.default_rng(0).permutation(sequence.num_batches).tolist()
     for index, rows in zip(indices, sequence.loader.epoch_rows(0), strict=True):
         images, labels = sequence[index]
         assert np.array_equal(images, data[rows]) and np.array_equal(labels, label[rows]), f"{path}: other bytes"

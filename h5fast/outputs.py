@@ -123,6 +123,7 @@ class DirectOutput:
         self.chunk_rows: int = dataset.chunks[0]
         self.rows = rows
         self.effort = None if gzip_level(described.filters) else EFFORT_OF_LEVEL
+        self._pipeline = described.filters
         self._filters = (1 << storage.filter_count) - 1
         self._fill = np.frombuffer(described.fill, described.dtype)[0]
         chunks = _run_chunks(storage, int(memory * _RUN_PART))
@@ -166,7 +167,7 @@ class DirectOutput:
         self._finish_run()
         threads = min(get_num_threads(), self._most_threads)
         if self.effort is None and chunks == encoder.most:
-            self.effort = choose_effort(encoder, buffer[:used], chunks, threads)
+            self.effort = choose_effort(self._pipeline, buffer[:used], self.chunk_rows, threads)
         encoder.start(buffer, chunks, threads, self.effort or EFFORT_OF_LEVEL)
         before, self._begun = self._begun, (encoder, first)
         self._write_run(before)

@@ -41,6 +41,10 @@ def test_streams_are_as_small_as_those_of_hdf5(tmp_path: Path, kind: str, level:
     assert sizes[0] <= 1.02 * sizes[1]
 
 
+def gzip(level: int) -> Any:
+    return ((1, (level,)),)
+
+
 def encoder_of(level: int, chunk: int) -> Encoder:
     return Encoder(Storage((chunk,), (chunk,), 1, ((1, (level,)),)), 1024)
 
@@ -48,7 +52,7 @@ def encoder_of(level: int, chunk: int) -> Encoder:
 def test_the_least_effort_is_taken_that_makes_them_small() -> None:
     rows = kinds()["smooth images"][:1440].reshape(90, -1)
     encoder, sizes = encoder_of(9, rows.shape[1]), {}
-    chosen = choose_effort(encoder, rows, len(rows), 2)
+    chosen = choose_effort(gzip(9), rows, 1, 2)
     for effort in (EFFORT_ZLIB, *range(1, 10)):
         encoder.start(rows, len(rows), 2, effort)
         encoder.finish()
@@ -59,12 +63,18 @@ def test_the_least_effort_is_taken_that_makes_them_small() -> None:
 
 def test_where_zlib_is_not_reached_the_least_effort_is_taken_that_gains_nothing_more() -> None:
     rows = kinds()["smooth images"].reshape(1500, -1)[:1024]
-    assert 1 <= choose_effort(encoder_of(9, 4096), rows, 1024, 2) < 9
+    assert 1 <= choose_effort(gzip(9), rows, 1, 2) < 9
 
 
 def test_too_few_rows_or_rows_that_do_not_shrink_go_by_the_level() -> None:
-    assert choose_effort(encoder_of(9, 4096), np.zeros((100, 4096), "u1"), 100, 1) == EFFORT_OF_LEVEL
-    assert choose_effort(encoder_of(9, 4096), kinds()["noise"][:1024], 1024, 1) == EFFORT_OF_LEVEL
+    assert choose_effort(gzip(9), np.zeros((100, 4096), "u1"), 1, 1) == EFFORT_OF_LEVEL
+    assert choose_effort(gzip(9), kinds()["noise"][:1024], 1, 1) == EFFORT_OF_LEVEL
+
+
+@pytest.mark.parametrize("shape,chunk", [((2, 1 << 20), 1), ((2, 3 << 20), 2), ((1 << 21, ), 1 << 21), ((1 << 21,), 1), ((5000, 300), 4999)])
+def test_rows_and_chunks_of_any_size(shape: tuple[int, ...], chunk: int) -> None:
+    rows = (np.arange(int(np.prod(shape))) // 7 % 251).astype("u1").reshape(shape)
+    assert 0 <= choose_effort(gzip(6), rows[:len(rows) // chunk * chunk], chunk, 2) <= 9
 
 
 @pytest.mark.parametrize("effort", [-2, 10])
