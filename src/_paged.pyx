@@ -1,7 +1,7 @@
 # cython: language_level=3
 """A file as libhdf5 writes it through h5py: what is appended goes straight to it, what changes of its first part is kept aside.
 
-Here because libhdf5 calls it for every chunk: twenty microseconds in Python, a third of what encoding a small row takes.
+Here because libhdf5 calls it for every chunk: a row of 12 KB costs 17 microseconds where this is Python, 12 where it is compiled.
 """
 
 import errno
@@ -14,9 +14,6 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from posix.unistd cimport getpid
 
-PAGE: int = 4096
-"""Bytes of what is kept aside at a time."""
-
 cdef extern from "backing.h" nogil:
     int write_back "h5fast_write_back"(int descriptor, int64_t offset, int64_t count)
     int64_t pwrite "h5fast_pwrite"(int descriptor, const void *data, size_t count, int64_t offset)
@@ -28,6 +25,9 @@ cdef enum:
     # Small chunks that follow each other are written together: each write by itself begins and ends within a page.
     HELD_BYTES = 256 << 10
     HELD_LARGEST = 64 << 10
+
+PAGE: int = PAGE_BYTES
+"""Bytes of what is kept aside at a time."""
 
 
 cdef class PagedFile:

@@ -103,14 +103,19 @@ def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
     file.close()
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_file_that_another_writer_replaces_meanwhile(resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opened before the other gave up its lock, locked afterwards: it is not the file that has the name, or that was named."""
-    path = tmp_path / "f"
+def commit_first(path: Path) -> None:
+    """A file of one commit, which nobody has open."""
     first = Transaction(path, resume=False)
     first.write(b"first")
     first.commit({"rows": 1}, {})
     first.close()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_that_another_writer_replaces_meanwhile(resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened before the other gave up its lock, locked afterwards: it is not the file that has the name, or that was named."""
+    path = tmp_path / "f"
+    commit_first(path)
     lock = fcntl.flock
 
     def meanwhile(descriptor: int, operation: int) -> None:
@@ -128,10 +133,7 @@ def test_a_file_that_another_writer_replaces_meanwhile(resume: bool, tmp_path: P
 
 def test_a_commit_that_was_made_while_waiting_is_the_one_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
-    first = Transaction(path, resume=False)
-    first.write(b"first")
-    first.commit({"rows": 1}, {})
-    first.close()
+    commit_first(path)
     lock = fcntl.flock
 
     def meanwhile(descriptor: int, operation: int) -> None:
